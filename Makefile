@@ -1,0 +1,53 @@
+# make demo    trains a small network on real digits and draws pictures of the run
+# make test    runs all tests
+# make claims  measures every claimed figure, beside its peer where PyTorch is installed
+# make bench   measures the training steps and matrix products of bench/ alone
+# make lint    style, types, generated files
+# make asan    the tests of the core under AddressSanitizer and UndefinedBehaviorSanitizer
+# make tsan    the tests of the thread pool under ThreadSanitizer
+# make wheel   builds a wheel into dist/
+# make clean   removes everything that these commands make
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find csrc cmake python -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml
+
+.PHONY: demo test claims bench lint asan tsan wheel clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One environment; each extra is installed when a command first needs it.
+$(VENV)/.installed-%: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet --disable-pip-version-check ".[$*]"
+	@touch $@
+
+demo: $(VENV)/.installed-plot
+	$(BIN)/smelt train digits --min-accuracy 0.985
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest
+
+claims: $(VENV)/.installed-test
+	$(BIN)/python bench/claims.py
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python bench/claims.py --only gemm mlp cnn linear
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/make_stubs.py --check
+	$(BIN)/mypy
+
+asan: $(VENV)/.installed-test
+	bash tools/sanitize.sh address,undefined $(BIN)/python
+
+tsan: $(VENV)/.installed-test
+	bash tools/sanitize.sh thread $(BIN)/python
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	rm -rf build dist $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

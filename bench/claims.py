@@ -1,0 +1,363 @@
+"""Every claimed figure: target, measured value, peer, PASS / MISS / NOT RUN. `make claims` runs all of them.
+
+    python bench/claims.py                    # all
+    python bench/claims.py --only gemm cnn    # rows whose name contains one of the words
+    python bench/claims.py --list
+
+Rows against PyTorch need it installed beside smelt (2.13 is the peer that the targets name). The table is printed and
+written to bench/results/<date>-<cpu>-<cores>c/claims.json; rows that were not run this time keep their last entry there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+import smelt  # noqa: E402
+from bench import models, shapes  # noqa: E402
+from smelt import bench, nn  # noqa: E402
+
+LOAD_LIMIT = 0.1
+Row = dict[str, Any]
+CLAIMS: list[tuple[str, str, Callable[[], Row]]] = []
+
+
+class NotRunError(Exception):
+    """The row cannot be measured here; the text says why."""
+
+
+def claim(name: str, target: str) -> Callable[[Callable[[], Row]], Callable[[], Row]]:
+    def add(function: Callable[[], Row]) -> Callable[[], Row]:
+        CLAIMS.append((name, target, function))
+        return function
+
+    return add
+
+
+def result(passed: bool, measured: str, **more: Any) -> Row:
+    return {"status": "PASS" if passed else "MISS", "measured": measured, **more}
+
+
+def peer() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise NotRunError("PyTorch is not installed") from None
+    return torch
+
+
+def quiet() -> None:
+    if not bench.wait_until_quiet(LOAD_LIMIT, timeout=120):
+        raise NotRunError("other processes use more than 10 % of the CPU")
+
+
+def measured_ratio(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int = 21) -> bench.Comparison:
+    """A comparison that counts: repeated until the machine was quiet throughout."""
+    for _ in range(5):
+        quiet()
+        c = bench.compare(ours, theirs, pairs=pairs)
+        if c.load <= LOAD_LIMIT:
+            return c
+    raise NotRunError("other processes use more than 10 % of the CPU")
+
+
+def ratio_row(c: bench.Comparison, target: float, configuration: str) -> Row:
+    return result(
+        c.ratio >= target,
+        f"{c.ratio:.2f}x ({c.low:.2f} to {c.high:.2f}), {c.ours * 1e3:.3f} ms against {c.theirs * 1e3:.3f} ms",
+        peer=f"PyTorch {peer().__version__}, {configuration}",
+        n=c.pairs,
+        ratio=c.ratio,
+        low=c.low,
+        high=c.high,
+        ours_ms=c.ours * 1e3,
+        theirs_ms=c.theirs * 1e3,
+        load=c.load,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- against PyTorch
+
+
+def gemm_row(m: int, n: int, k: int, ta: bool, tb: bool, target: float) -> Row:
+    torch = peer()
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(k, m) if ta else (m, k)).astype(np.float32)
+    b = rng.normal(size=(n, k) if tb else (k, n)).astype(np.float32)
+    x, y = smelt.from_numpy(a), smelt.from_numpy(b)
+    u, v = torch.from_numpy(a), torch.from_numpy(b)
+    u, v = (u.T if ta else u), (v.T if tb else v)
+    exact = (a.T if ta else a).astype(np.float64) @ (b.T if tb else b).astype(np.float64)
+    error = np.abs(smelt.matmul(x, y, ta, tb).numpy() - exact).max()
+    rival = np.abs((u @ v).numpy() - exact).max()
+    assert error <= 2 * rival + 1e-12, f"error {error} against {rival} of the peer"
+
+    best: tuple[float, int] = (float("inf"), 1)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        for _ in range(3):
+            begin = time.perf_counter()
+            torch.matmul(u, v)
+            best = min(best, (time.perf_counter() - begin, threads))
+    torch.set_num_threads(best[1])
+    c = measured_ratio(lambda: smelt.matmul(x, y, ta, tb), lambda: torch.matmul(u, v))
+    row = ratio_row(c, target, f"{best[1]} threads")
+    return {**row, "gflops": 2e-9 * m * n * k / c.ours}
+
+
+@claim("gemm fp32 1024", ">= 0.95x of PyTorch")
+def gemm_1024() -> Row:
+    return gemm_row(1024, 1024, 1024, False, False, 0.95)
+
+
+@claim("gemm fp32 2048", ">= 0.95x of PyTorch")
+def gemm_2048() -> Row:
+    return gemm_row(2048, 2048, 2048, False, False, 0.95)
+
+
+@claim("gemm fp32 shapes (information)", "none yet; named and 20 random shapes")
+def gemm_shapes() -> Row:
+    rows = [(s[0], gemm_row(*s[1:], 0.0)["ratio"]) for s in [*shapes.GEMM[2:], *shapes.random_gemm(20, seed=1)]]
+    ratios = np.array([r for _, r in rows])
+    worst = min(rows, key=lambda r: r[1])
+    text = f"geometric mean {np.exp(np.log(ratios).mean()):.2f}x, worst {worst[1]:.2f}x ({worst[0]})"
+    return result(True, text, shapes=dict(rows), peer=f"PyTorch {peer().__version__}")
+
+
+def step_row(name: str, target: float) -> Row:
+    peer()
+    ours, model = models.smelt_step(name)
+    candidates = list(models.torch_steps(name, model))  # copies the weights before our first step
+    first = ours()
+    times: list[tuple[float, str, models.Step]] = []
+    for label, step in candidates:
+        theirs = step()
+        assert abs(first - theirs) <= 1e-5 * abs(first), f"first losses must be equal, {first} and {theirs} ({label})"
+        for _ in range(3):
+            step()
+        begin = time.perf_counter()
+        for _ in range(5):
+            step()
+        times.append((time.perf_counter() - begin, label, step))
+    _, label, best = min(times, key=lambda t: t[0])
+    return ratio_row(measured_ratio(ours, best), target, label)
+
+
+@claim("mlp step fp32", ">= 1.0x of PyTorch")
+def mlp_step() -> Row:
+    return step_row("mlp", 1.0)
+
+
+@claim("cnn step fp32", ">= 1.0x of PyTorch")
+def cnn_step() -> Row:
+    return step_row("cnn", 1.0)
+
+
+@claim("linear(8, 8) forward and backward, 1 thread", ">= 2.0x of PyTorch eager; aim 15 us")
+def small_linear() -> Row:
+    torch = peer()
+    threads = smelt.get_num_threads()
+    smelt.set_num_threads(1)
+    torch.set_num_threads(1)
+    layer, x = nn.Linear(8, 8), smelt.randn(4, 8)
+    twin, u = torch.nn.Linear(8, 8), torch.from_numpy(x.numpy().copy())
+    try:
+        c = measured_ratio(lambda: layer(x).sum().backward(), lambda: twin(u).sum().backward())
+    finally:
+        smelt.set_num_threads(threads)
+    return {**ratio_row(c, 2.0, "1 thread, eager"), "ours_us": c.ours * 1e6}
+
+
+# -------------------------------------------------------------------------------------------------------- on its own
+
+
+@claim("import smelt beyond import numpy", "<= 60 ms")
+def import_time() -> Row:
+    quiet()
+
+    def once(code: str) -> float:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True)
+        return time.perf_counter() - begin
+
+    times = [(once("import smelt"), once("import numpy")) for _ in range(8)][1:]
+    extra = 1e3 * (min(a for a, _ in times) - min(b for _, b in times))
+    return result(extra <= 60, f"{extra:.0f} ms (best of 7)", n=7)
+
+
+@claim("CPU wheel", "<= 6 MB")
+def wheel_size() -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, str(ROOT)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise NotRunError(f"the wheel could not be built: {done.stderr.strip().splitlines()[-1]}")
+        size = next(Path(folder).glob("*.whl")).stat().st_size / 1e6
+    return result(size <= 6, f"{size:.2f} MB")
+
+
+@claim("2 threads beside two busy loops", "mean step time <= 1.15x of 1 thread's")
+def contention() -> Row:
+    if (os.cpu_count() or 1) < 2:
+        raise NotRunError("needs 2 cores")
+    quiet()
+
+    def run(library: str) -> dict[str, float]:
+        script = [sys.executable, str(ROOT / "bench" / "contention.py"), "--library", library, "--seconds", "20"]
+        done = subprocess.run(script, check=True, capture_output=True, text=True)
+        return dict(json.loads(done.stdout))
+
+    ours = run("smelt")
+    text, more = f"{ours['ratio']:.2f}x", {}
+    try:
+        version = peer().__version__
+        theirs = run("torch")
+        more = {"peer": f"PyTorch {version}: {theirs['ratio']:.2f}x", "theirs": theirs}
+    except NotRunError:
+        pass
+    return result(ours["ratio"] <= 1.15, text, ours=ours, **more)
+
+
+@claim("resident memory over 5,000 steps after 500", "grows <= 1 MB")
+def memory_growth() -> Row:
+    step, _ = models.smelt_step("mlp")
+
+    def resident() -> float:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize() / 1e6
+
+    for _ in range(500):
+        step()
+    before = resident()
+    for _ in range(5000):
+        step()
+    growth = resident() - before
+    return result(growth <= 1, f"{growth:.2f} MB")
+
+
+def train(*options: str, isa: str | None = None) -> dict[str, Any]:
+    environment = {**os.environ, **({"SMELT_MAX_ISA": isa} if isa else {})}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "smelt", "train", *options, "--json", "--quiet", "--out", f"{folder}/run"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise NotRunError(done.stderr.strip().splitlines()[-1])
+    return dict(json.loads(done.stdout))
+
+
+@claim("digits test accuracy, mean over seeds 0-4, every instruction set", ">= 99.0 %")
+def digits_accuracy() -> Row:
+    means = {}
+    order = ["portable", "avx2", "avx512"]
+    for isa in order[: order.index(smelt._core.max_isa()) + 1]:
+        means[isa] = float(np.mean([train("digits", "--seed", str(s), isa=isa)["test"]["accuracy"] for s in range(5)]))
+    text = ", ".join(f"{isa} {100 * value:.2f} %" for isa, value in means.items())
+    return result(min(means.values()) >= 0.99, text, means=means, n=5)
+
+
+@claim("mnist test accuracy, cnn, 5 epochs, mean over seeds 0-2", ">= 99.3 %")
+def mnist_accuracy() -> Row:
+    runs = [train("mnist", "--model", "cnn", "--epochs", "5", "--seed", str(s)) for s in range(3)]
+    mean = float(np.mean([r["test"]["accuracy"] for r in runs]))
+    each = [r["test"]["accuracy"] for r in runs]
+    return result(mean >= 0.993, f"{100 * mean:.2f} %", each=each, seconds=[r["seconds"] for r in runs], n=3)
+
+
+def newcomer(command: str) -> tuple[float, str]:
+    """Seconds and output of a make command in a fresh clone with an empty home and no environment."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), f"{folder}/smelt"], check=True)
+        kept = {k: v for k, v in os.environ.items() if k in ("LANG", "TERM") or k.startswith(("PIP_", "http", "HTTP"))}
+        path = ":".join(p for p in os.environ["PATH"].split(":") if str(sys.prefix) not in p)
+        environment = {**kept, "HOME": f"{folder}/home", "PATH": path}
+        os.mkdir(f"{folder}/home")
+        begin = time.perf_counter()
+        done = subprocess.run(["make", command], cwd=f"{folder}/smelt", env=environment, capture_output=True, text=True)
+        seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise NotRunError(f"make {command} failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    return seconds, done.stdout
+
+
+@claim("make demo in a fresh clone", "<= 360 s, <= 15 s of it training, >= 98.5 %")
+def make_demo() -> Row:
+    seconds, output = newcomer("demo")
+    last = output.strip().splitlines()[-1]
+    accuracy = float(re.search(r"test accuracy ([\d.]+) %", last).group(1))
+    training = float(re.search(r"trained for ([\d.]+) s", output).group(1))
+    text = f"{seconds:.0f} s, training {training:.1f} s, {last}"
+    return result(seconds <= 360 and training <= 15 and accuracy >= 98.5, text)
+
+
+@claim("make test in a fresh clone", "<= 600 s")
+def make_test() -> Row:
+    seconds, output = newcomer("test")
+    return result(seconds <= 600, f"{seconds:.0f} s, {output.strip().splitlines()[-1]}")
+
+
+# ------------------------------------------------------------------------------------------------------------- output
+
+
+def results_path() -> Path:
+    cpu = re.sub(r"[^a-z0-9]+", "-", smelt._core.cpu_model().lower()).strip("-")
+    return ROOT / "bench" / "results" / f"{datetime.date.today()}-{cpu}-{os.cpu_count()}c" / "claims.json"
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose name contains one of the words")
+    parser.add_argument("--list", action="store_true", help="print the names and stop")
+    args = parser.parse_args()
+    if args.list:
+        for name, target, _ in CLAIMS:
+            print(f"{name}: {target}")
+        return 0
+    path = results_path()
+    saved = json.loads(path.read_text()) if path.exists() else {"claims": {}}
+    missed = 0
+    for name, target, function in CLAIMS:
+        if args.only and not any(word in name for word in args.only):
+            continue
+        try:
+            row = function()
+        except NotRunError as error:
+            row = {"status": "NOT RUN", "measured": str(error)}
+        row = {"target": target, **row, "commit": commit(), "command": "python " + " ".join(sys.argv)}
+        saved["claims"][name] = row
+        missed += row["status"] == "MISS"
+        print(f"{row['status']:8}{name:58}{target:48}{row['measured']}  {row.get('peer', '')}", flush=True)
+    saved["limits"] = bench.limits()
+    saved["machine"] = {
+        k: v for k, v in smelt.runtime.info().items() if k in ("cpu", "isa", "threads", "smelt", "python")
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(saved, indent=1, sort_keys=True) + "\n")
+    print(
+        f"limits: {', '.join(f'{k} {v:.0f}' for k, v in saved['limits'].items())}; written to {path.relative_to(ROOT)}"
+    )
+    return int(missed > 0)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

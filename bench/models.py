@@ -1,0 +1,141 @@
+"""The networks of the benchmarks, in smelt and in PyTorch, with equal weights.
+
+A trainer here is a function that takes one training step (forward, backward, AdamW) on a fixed batch and returns the
+loss before it as a float.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import smelt
+from smelt import losses, nn, optim
+
+Step = Callable[[], float]
+
+
+def mlp() -> nn.Module:
+    """784-512-256-10."""
+    return nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))
+
+
+def cnn() -> nn.Module:
+    """Two convolutions of 32 and 64 filters with batch norm, and a layer of 128, on 28x28 images."""
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1, bias=False),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1, bias=False),
+        nn.BatchNorm2d(64),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 7 * 7, 128),
+        nn.ReLU(),
+        nn.Linear(128, 10),
+    )
+
+
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "mlp": (mlp, (784,)),
+    "cnn": (cnn, (28, 28, 1)),
+}
+
+
+def batch(name: str, rows: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Random inputs and labels."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(rows, *MODELS[name][1])).astype(np.float32), rng.integers(0, 10, rows)
+
+
+def smelt_step(name: str) -> tuple[Step, nn.Module]:
+    smelt.manual_seed(0)
+    model = MODELS[name][0]()
+    x, y = map(smelt.from_numpy, batch(name))
+    optimizer = optim.AdamW(model.parameters(), lr=1e-3)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        loss = losses.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step, model
+
+
+def torch_model(model: nn.Module) -> Any:
+    """The same network with the same weights: channels first, as PyTorch has them."""
+    import torch
+
+    layers: list[Any] = []
+    shape: tuple[int, int, int] | None = None  # (H, W, C) before a Flatten
+    side = 28
+    for layer in model:
+        if isinstance(layer, nn.Conv2d):
+            twin: Any = torch.nn.Conv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=False)
+            twin.weight.data = torch.from_numpy(layer.weight.numpy().transpose(0, 3, 1, 2).copy())
+            shape = (side, side, layer.out_channels)
+        elif isinstance(layer, nn.BatchNorm2d):
+            twin = torch.nn.BatchNorm2d(layer.channels)
+        elif isinstance(layer, nn.MaxPool2d):
+            twin = torch.nn.MaxPool2d(2)
+            side //= 2
+            assert shape is not None
+            shape = (side, side, shape[2])
+        elif isinstance(layer, nn.Linear):
+            twin = torch.nn.Linear(layer.in_features, layer.out_features)
+            weight = layer.weight.numpy()
+            if shape is not None:  # the first after Flatten: columns in (C, H, W) order
+                weight = weight.reshape(-1, *shape).transpose(0, 3, 1, 2).reshape(weight.shape)
+                shape = None
+            twin.weight.data = torch.from_numpy(weight.copy())
+            twin.bias.data = torch.from_numpy(layer.bias.numpy().copy())
+        else:
+            twin = {nn.ReLU: torch.nn.ReLU, nn.Flatten: torch.nn.Flatten}[type(layer)]()
+        layers.append(twin)
+    return torch.nn.Sequential(*layers)
+
+
+def torch_steps(name: str, model: nn.Module) -> Iterator[tuple[str, Step]]:
+    """PyTorch's step in every configuration that may be its best; weights are those of `model` now."""
+    import copy
+
+    import torch
+
+    x, y = batch(name)
+    base = torch_model(model)
+    for threads, compiled, last in itertools.product((1, 2), (False, True), (False, True)):
+        if last and x.ndim < 4:
+            continue
+        torch.set_num_threads(threads)
+        twin = copy.deepcopy(base)
+        images = torch.from_numpy(x if x.ndim == 2 else x.transpose(0, 3, 1, 2).copy())
+        if last:
+            twin = twin.to(memory_format=torch.channels_last)
+            images = images.contiguous(memory_format=torch.channels_last)
+        labels = torch.from_numpy(y)
+        optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-3, fused=True)
+        forward = torch.compile(twin) if compiled else twin
+
+        def step(
+            forward: Any = forward, optimizer: Any = optimizer, images: Any = images, labels: Any = labels
+        ) -> float:
+            optimizer.zero_grad(set_to_none=True)
+            loss = torch.nn.functional.cross_entropy(forward(images), labels)
+            loss.backward()
+            optimizer.step()
+            return float(loss.item())
+
+        label = f"{threads} threads, {'compiled' if compiled else 'eager'}{', channels_last' if last else ''}"
+
+        def timed(step: Step = step, threads: int = threads) -> float:
+            torch.set_num_threads(threads)
+            return step()
+
+        yield label, timed

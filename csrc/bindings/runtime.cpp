@@ -1,0 +1,130 @@
+// The machine: threads, memory, instruction sets, candidates, check mode.
+#include "bindings/common.h"
+#include "core/philox.h"
+#include "core/thread_pool.h"
+#include "cpu/cpu_info.h"
+
+namespace smelt::bindings {
+namespace {
+
+PyObject* exception_type(ErrorKind kind) {
+  switch (kind) {
+    case ErrorKind::value: return PyExc_ValueError;
+    case ErrorKind::type: return PyExc_TypeError;
+    case ErrorKind::index: return PyExc_IndexError;
+    case ErrorKind::memory: return PyExc_MemoryError;
+    case ErrorKind::buffer: return PyExc_BufferError;
+    default: return PyExc_RuntimeError;
+  }
+}
+
+int slot_number(const std::string& name) {
+  const int slot = find_slot(name);
+  if (slot >= 0) return slot;
+  std::string known;
+  for (int i = 0; i < kSlotCount; ++i) known += (i ? ", " : "") + std::string(slot_info(i).name);
+  fail(ErrorKind::value, "kernels", "no slot is named '", name, "'; there are ", known);
+}
+
+// Keeps the name of every kernel that the thread launched.
+class Trace final : public LaunchObserver {
+ public:
+  void launched(int, const void*, Device, const Candidate& candidate) override { names.push_back(candidate.name); }
+  std::vector<std::string> names;
+};
+thread_local Trace t_trace;
+
+}  // namespace
+
+void register_runtime(py::module_& m) {
+  py::register_exception_translator([](std::exception_ptr p) {
+    try {
+      if (p) std::rethrow_exception(p);
+    } catch (const Error& error) {
+      PyErr_SetString(exception_type(error.kind()), error.what());
+    }
+  });
+  m.attr("__version__") = SMELT_VERSION;
+  m.def("num_threads", num_threads);
+  m.def("set_num_threads", set_num_threads);
+  m.def("memory_stats", [](const std::string& device) {
+    const MemoryStats s = backend(parse_device(device)).allocator->stats();
+    py::dict d;
+    d["in_use"] = s.in_use;
+    d["peak_in_use"] = s.peak_in_use;
+    d["cached"] = s.cached;
+    d["allocations"] = s.allocations;
+    d["system_allocations"] = s.system_allocations;
+    return d;
+  });
+  m.def("reset_peak_memory", [](const std::string& device) { backend(parse_device(device)).allocator->reset_peak(); });
+  m.def("empty_cache", [](const std::string& device) { backend(parse_device(device)).allocator->empty_cache(); });
+
+  m.def("cpu_model", cpu::model_name);
+  m.def("cpu_features", cpu::features);
+  m.def("detected_isa", [] { return isa_name(cpu::detected_isa()); });
+  m.def("max_isa", [] { return isa_name(max_isa()); });
+  m.def("set_max_isa", [](const std::string& name) { set_max_isa(parse_isa(name)); });
+  m.def("why_unavailable", [](const std::string& kind) {
+    return backend(kind == "cuda" ? DeviceKind::cuda : DeviceKind::cpu).why_unavailable;
+  });
+
+  m.def("slots", [] {
+    std::vector<std::string> names;
+    for (int i = 0; i < kSlotCount; ++i) names.emplace_back(slot_info(i).name);
+    return names;
+  });
+  m.def("impls", [](const std::string& slot) {
+    std::vector<std::string> names;
+    for (const Candidate& c : backend(DeviceKind::cpu).table.candidates(slot_number(slot)))
+      if (c.isa <= max_isa()) names.emplace_back(c.name);
+    return names;
+  });
+  m.def("slot_buffers", [](const std::string& slot) {
+    py::list out;
+    for (const BufferField& f : slot_info(slot_number(slot)).buffers)
+      out.append(py::make_tuple(f.name, f.access == Access::in ? "in" : f.access == Access::out ? "out" : "inout",
+                                f.persistent));
+    return out;
+  });
+  m.def("force_impl", force_impl);
+  m.def("forced_impl", [] { return forced_impl(); });
+  m.def("start_trace", [] {
+    t_trace.names.clear();
+    launch_observer() = &t_trace;
+  });
+  m.def("stop_trace", [] {
+    launch_observer() = nullptr;
+    return std::exchange(t_trace.names, {});
+  });
+
+  m.def("probe", [](const std::string& kind, const Tensor& memory, int64_t rounds) {
+    const ProbeKind k = kind == "fma" ? ProbeKind::fma : kind == "read" ? ProbeKind::read
+                        : kind == "write" ? ProbeKind::write : ProbeKind::copy;
+    double done = 0;
+    launch(ProbeArgs{.memory = memory.as<float>(), .done = &done, .n = memory.numel(), .rounds = rounds, .kind = k},
+           memory.device());
+    return done;
+  });
+
+  m.def("dry_run_active", dry_run::active);
+  m.def("set_dry_run", dry_run::set_active);
+  m.def("take_notes", dry_run::take_notes);
+
+  m.def("philox", [](uint64_t seed, uint64_t low, uint64_t high) {
+    const Philox4 r = philox4x32_10(seed, low, high);
+    return py::make_tuple(r.lane[0], r.lane[1], r.lane[2], r.lane[3]);
+  });
+  // Keys to sort by: 64 bits for each of n samples from (seed, stream), independent of the random generator.
+  m.def("philox_keys", [](uint64_t seed, uint64_t stream, int64_t n) {
+    py::array_t<uint64_t> keys(n);
+    uint64_t* out = keys.mutable_data();
+    for (int64_t i = 0; i < n; ++i) {
+      const Philox4 r = philox4x32_10(seed, static_cast<uint64_t>(i), stream);
+      out[i] = static_cast<uint64_t>(r.lane[0]) << 32 | r.lane[1];
+    }
+    return keys;
+  });
+}
+
+}  // namespace smelt::bindings

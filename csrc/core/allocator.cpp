@@ -1,0 +1,101 @@
+#include "core/allocator.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstdlib>
+
+namespace smelt {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+void* system_allocate(size_t bytes) {
+  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+  void* p = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (p && bytes >= kHugePage) madvise(p, bytes, MADV_HUGEPAGE);  // a hint: refusal costs only speed
+  return p;
+}
+
+void system_release(void* p, size_t) { std::free(p); }
+
+}  // namespace
+
+// Four classes to each power of two: at most a quarter of a block is unused.
+size_t CachingAllocator::size_class(size_t bytes) {
+  if (bytes <= 256) return (std::max<size_t>(bytes, 1) + 63) / 64 * 64;
+  const size_t step = std::bit_floor(bytes - 1) / 4;
+  return (bytes + step - 1) / step * step;
+}
+
+void* CachingAllocator::allocate(size_t bytes) {
+  const size_t size = size_class(bytes);
+  if (size < bytes) return nullptr;  // overflow
+  std::lock_guard lock(mutex_);
+  void* p = nullptr;
+  std::vector<void*>& blocks = free_[size];
+  if (!blocks.empty()) {
+    p = blocks.back();
+    blocks.pop_back();
+    stats_.cached -= static_cast<int64_t>(size);
+  } else {
+    p = source_.allocate(size);
+    if (!p) {
+      empty_cache_locked();
+      p = source_.allocate(size);
+      if (!p) return nullptr;
+    }
+    ++stats_.system_allocations;
+  }
+  ++stats_.allocations;
+  stats_.in_use += static_cast<int64_t>(size);
+  stats_.peak_in_use = std::max(stats_.peak_in_use, stats_.in_use);
+  return p;
+}
+
+void CachingAllocator::release(void* p, size_t bytes) {
+  if (!p) return;
+  const size_t size = size_class(bytes);
+  std::lock_guard lock(mutex_);
+  free_[size].push_back(p);
+  stats_.in_use -= static_cast<int64_t>(size);
+  stats_.cached += static_cast<int64_t>(size);
+}
+
+void CachingAllocator::empty_cache() {
+  std::lock_guard lock(mutex_);
+  empty_cache_locked();
+}
+
+void CachingAllocator::empty_cache_locked() {
+  for (auto& [size, blocks] : free_) {
+    for (void* p : blocks) source_.release(p, size);
+    blocks.clear();
+  }
+  stats_.cached = 0;
+}
+
+MemoryStats CachingAllocator::stats() {
+  std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+void CachingAllocator::reset_peak() {
+  std::lock_guard lock(mutex_);
+  stats_.peak_in_use = stats_.in_use;
+}
+
+CachingAllocator& cpu_allocator() {
+  // Never destroyed: tensors may outlive static objects.
+  static CachingAllocator* const allocator = [] {
+    auto* made = new CachingAllocator({system_allocate, system_release});
+    pthread_atfork([] { cpu_allocator().lock_for_fork(); }, [] { cpu_allocator().unlock_after_fork(); },
+                   [] { cpu_allocator().unlock_after_fork(); });
+    return made;
+  }();
+  return *allocator;
+}
+
+}  // namespace smelt

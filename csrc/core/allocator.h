@@ -1,0 +1,50 @@
+// Memory of a device, cached: a freed block is kept for the next request of its size class, because fresh pages cost
+// more than many kernels.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <vector>
+
+namespace smelt {
+
+struct MemoryStats {
+  int64_t in_use = 0;       // bytes handed out
+  int64_t peak_in_use = 0;  // most bytes handed out at once
+  int64_t cached = 0;       // bytes kept for later requests
+  int64_t allocations = 0;  // requests so far
+  int64_t system_allocations = 0;  // those that the system had to serve
+};
+
+class CachingAllocator {
+ public:
+  struct Source {  // the device's own memory calls
+    void* (*allocate)(size_t bytes);  // null when there is no memory
+    void (*release)(void* p, size_t bytes);
+  };
+  explicit CachingAllocator(Source source) : source_(source) {}
+
+  // At least `bytes` bytes, aligned to 64; null when the device has no more even after the cache is emptied.
+  void* allocate(size_t bytes);
+  void release(void* p, size_t bytes);  // with the `bytes` of the request
+  void empty_cache();
+  MemoryStats stats();
+  void reset_peak();
+
+  void lock_for_fork() { mutex_.lock(); }
+  void unlock_after_fork() { mutex_.unlock(); }
+
+ private:
+  static size_t size_class(size_t bytes);
+  void empty_cache_locked();
+
+  Source source_;
+  std::mutex mutex_;
+  std::map<size_t, std::vector<void*>> free_;  // by size class
+  MemoryStats stats_;
+};
+
+CachingAllocator& cpu_allocator();
+
+}  // namespace smelt

@@ -1,0 +1,840 @@
+// THE TABLE. Every slot of it is one plain-data argument struct: a kernel of that slot is a function
+//
+//     Status kernel(const Args&, Context&) noexcept
+//
+// that never allocates, throws, keeps state or checks its input: the ops layer has done that. The struct lists its
+// buffers (`buffers()`), and recorder, dry run, alias checks and lanes read that list and nothing else.
+// `ns()` is a rough estimate of the time on one core: only whether to let other Python threads run hangs on it.
+// Tensors are dense and row-major; images are (N, H, W, C), convolution weights (K, R, S, C / groups).
+//
+// Shape letters: N batch, H W height and width of the input, P Q of the output, C K channels in and out, R S kernel
+// height and width; M N K rows, columns and depth of a matrix product; B batch, T time, D features.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <tuple>
+
+#include "core/dtype.h"
+#include "core/philox.h"
+#include "core/shape.h"
+
+namespace smelt {
+
+enum class Status : int { ok = 0, index_out_of_range = 1, failed = 2 };
+
+// What a kernel gets besides its arguments.
+struct Context {
+  Device device;
+  void* workspace = nullptr;  // as many bytes as the candidate's `workspace` asked for, 64-byte aligned
+  int threads = 1;            // most threads that `parallel` uses
+  // Runs body(arg, chunk, thread) for every chunk in [0, chunks), thread in [0, threads).
+  void (*parallel)(int64_t chunks, void (*body)(void* arg, int64_t chunk, int thread), void* arg) = nullptr;
+  void* stream = nullptr;
+  int64_t detail[2] = {};  // with Status::index_out_of_range: position and value
+};
+
+enum class Access : uint8_t { in, out, inout };
+
+// One pointer field of an argument struct.
+struct BufferField {
+  const char* name;
+  uint16_t offset;      // of the pointer within the struct
+  Access access;
+  bool persistent;      // outlives a step: parameter, running statistics, optimizer state, generator, step block
+  int16_t accumulate;   // offset of the bool that turns `out` into `inout`, or -1
+};
+
+#define SMELT_IN(A, f) BufferField{#f, offsetof(A, f), Access::in, false, -1}
+#define SMELT_OUT(A, f) BufferField{#f, offsetof(A, f), Access::out, false, -1}
+#define SMELT_GRAD(A, f, flag) BufferField{#f, offsetof(A, f), Access::out, false, offsetof(A, flag)}
+#define SMELT_KEPT_IN(A, f) BufferField{#f, offsetof(A, f), Access::in, true, -1}
+#define SMELT_KEPT_INOUT(A, f) BufferField{#f, offsetof(A, f), Access::inout, true, -1}
+
+struct Scalar {
+  double f = 0;
+  int64_t i = 0;  // the same value for integer dtypes, exact beyond 2^53
+};
+
+static inline double extent(const int64_t* shape, int rank) {
+  double n = 1;
+  for (int i = 0; i < rank; ++i) n *= static_cast<double>(shape[i]);
+  return n;
+}
+
+// ---------------------------------------------------------------------------------------------- filling and moving
+
+struct FillArgs {
+  static constexpr const char* name = "fill";
+  void* y;  // (n)
+  int64_t n;
+  Scalar value;
+  DType dtype;
+  double ns() const { return 0.2 * n; }
+  static constexpr auto buffers() { return std::array{SMELT_OUT(FillArgs, y)}; }
+};
+
+struct ArangeArgs {  // y[i] = start + i * step
+  static constexpr const char* name = "arange";
+  void* y;  // (n)
+  int64_t n;
+  Scalar start, step;
+  DType dtype;
+  double ns() const { return 0.2 * n; }
+  static constexpr auto buffers() { return std::array{SMELT_OUT(ArangeArgs, y)}; }
+};
+
+struct CastArgs {
+  static constexpr const char* name = "cast";
+  const void* x;  // (n) of `from`
+  void* y;        // (n) of `to`
+  int64_t n;
+  DType from, to;
+  bool accumulate = false;  // floating `to` only
+  double ns() const { return 0.3 * n; }
+  static constexpr auto buffers() { return std::array{SMELT_IN(CastArgs, x), SMELT_GRAD(CastArgs, y, accumulate)}; }
+};
+
+// Copies between two strided arrays of one shape: transpose, slice, flip, pad, concat and the gradients of these.
+struct CopyArgs {
+  static constexpr const char* name = "copy";
+  const void* x;
+  void* y;
+  int rank;
+  int64_t shape[kMaxRank];
+  int64_t x_stride[kMaxRank], y_stride[kMaxRank];  // in elements; may be 0 (x only) or negative
+  DType dtype;
+  bool accumulate = false;  // floating dtypes only
+  double ns() const { return 1.0 * extent(shape, rank); }
+  static constexpr auto buffers() { return std::array{SMELT_IN(CopyArgs, x), SMELT_GRAD(CopyArgs, y, accumulate)}; }
+};
+
+// ------------------------------------------------------------------------------------------------------ elementwise
+
+enum class UnaryOp : uint8_t {
+  neg, abs, sign, square, sqrt, rsqrt, reciprocal, exp, expm1, log, log1p, sin, cos, tanh, sigmoid, erf, floor, ceil,
+  round, trunc, relu, leaky_relu, elu, gelu, gelu_tanh, silu, softplus, clip, isnan, isinf, logical_not
+};
+// The ops from isnan on give bool.
+constexpr bool gives_bool(UnaryOp op) { return op >= UnaryOp::isnan; }
+
+struct UnaryArgs {
+  static constexpr const char* name = "unary";
+  const void* x;  // (n)
+  void* y;        // (n), bool where gives_bool(op)
+  int64_t n;
+  Scalar a, b;  // leaky_relu: slope a; elu: alpha a; clip: bounds a, b
+  DType dtype;  // of x
+  UnaryOp op;
+  double ns() const { return 0.7 * n; }
+  static constexpr auto buffers() { return std::array{SMELT_IN(UnaryArgs, x), SMELT_OUT(UnaryArgs, y)}; }
+};
+
+struct UnaryBackwardArgs {
+  static constexpr const char* name = "unary_backward";
+  const void* saved;  // (n) y where the derivative is a function of the result (tanh, exp, relu ...), else x
+  const void* dy;     // (n)
+  void* dx;           // (n)
+  int64_t n;
+  Scalar a, b;
+  DType dtype;
+  UnaryOp op;
+  bool accumulate;
+  double ns() const { return 0.7 * n; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(UnaryBackwardArgs, saved), SMELT_IN(UnaryBackwardArgs, dy),
+                      SMELT_GRAD(UnaryBackwardArgs, dx, accumulate)};
+  }
+};
+
+enum class BinaryOp : uint8_t {
+  add, sub, mul, div, floor_div, remainder, pow, maximum, minimum, logical_and, logical_or, logical_xor, eq, ne, lt,
+  le, gt, ge
+};
+// The ops from logical_and on give bool.
+constexpr bool gives_bool(BinaryOp op) { return op >= BinaryOp::logical_and; }
+
+struct BinaryArgs {
+  static constexpr const char* name = "binary";
+  const void* a;  // strided; null: the scalar
+  const void* b;  // strided; null: the scalar
+  void* y;        // dense (shape), bool where gives_bool(op)
+  int rank;
+  int64_t shape[kMaxRank];
+  int64_t a_stride[kMaxRank], b_stride[kMaxRank];  // in elements, 0 where broadcast
+  Scalar scalar;
+  DType dtype;  // of a and b
+  BinaryOp op;
+  bool accumulate = false;  // add, sub, mul, div of floating dtypes only
+  double ns() const { return 0.4 * extent(shape, rank); }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(BinaryArgs, a), SMELT_IN(BinaryArgs, b), SMELT_GRAD(BinaryArgs, y, accumulate)};
+  }
+};
+
+struct WhereArgs {
+  static constexpr const char* name = "where";
+  const void* condition;  // strided bool
+  const void* a;          // strided; null: zeros
+  const void* b;          // strided; null: zeros
+  void* y;                // dense (shape)
+  int rank;
+  int64_t shape[kMaxRank];
+  int64_t condition_stride[kMaxRank], a_stride[kMaxRank], b_stride[kMaxRank];
+  DType dtype;  // of a, b, y
+  double ns() const { return 0.5 * extent(shape, rank); }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(WhereArgs, condition), SMELT_IN(WhereArgs, a), SMELT_IN(WhereArgs, b),
+                      SMELT_OUT(WhereArgs, y)};
+  }
+};
+
+// ------------------------------------------------------------------------------------- reductions, scans and sorting
+
+enum class ReduceOp : uint8_t { sum, prod, max, min, any, all };
+
+struct ReduceArgs {
+  static constexpr const char* name = "reduce";
+  const void* x;   // (outer, n, inner)
+  void* y;         // (outer, inner)
+  int64_t* index;  // (outer, inner) of the first extremum, or null; max and min only
+  int64_t outer, n, inner;
+  double scale = 1;  // sum of floating dtypes: the result times this (1 / n for a mean)
+  DType dtype;       // of x
+  DType y_dtype;     // int64 for sum and prod of integers, bool for any and all, else dtype
+  ReduceOp op;
+  bool accumulate = false;  // sum of floating dtypes only
+  double ns() const { return 0.3 * outer * n * inner; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(ReduceArgs, x), SMELT_GRAD(ReduceArgs, y, accumulate), SMELT_OUT(ReduceArgs, index)};
+  }
+};
+
+struct CumsumArgs {
+  static constexpr const char* name = "cumsum";
+  const void* x;  // (outer, n, inner)
+  void* y;        // (outer, n, inner)
+  int64_t outer, n, inner;
+  DType dtype;
+  bool reverse;  // from the last element on: the gradient
+  bool accumulate;
+  double ns() const { return 1.0 * outer * n * inner; }
+  static constexpr auto buffers() { return std::array{SMELT_IN(CumsumArgs, x), SMELT_GRAD(CumsumArgs, y, accumulate)}; }
+};
+
+struct SortArgs {  // stable; NaN counts as the largest value
+  static constexpr const char* name = "sort";
+  const void* x;   // (rows, n)
+  void* y;         // (rows, n)
+  int64_t* index;  // (rows, n)
+  int64_t rows, n;
+  DType dtype;
+  bool descending;
+  double ns() const { return 50.0 * rows * n; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(SortArgs, x), SMELT_OUT(SortArgs, y), SMELT_OUT(SortArgs, index)};
+  }
+};
+
+// --------------------------------------------------------------------------------------------------------- indexing
+
+// Reports the first index outside [low, high) that is not `ignore` as Status::index_out_of_range.
+struct CheckIndexArgs {
+  static constexpr const char* name = "check_index";
+  const void* index;  // (n) int32 or int64
+  int64_t n, low, high, ignore;
+  DType dtype;
+  double ns() const { return 0.5 * n; }
+  static constexpr auto buffers() { return std::array{SMELT_IN(CheckIndexArgs, index)}; }
+};
+
+struct TakeArgs {  // y[o, j, i] = x[o, index[j], i]
+  static constexpr const char* name = "take";
+  const void* x;         // (outer, n, inner)
+  const int64_t* index;  // (m), in [0, n)
+  void* y;               // (outer, m, inner)
+  int64_t outer, n, m, inner;
+  DType dtype;
+  double ns() const { return 0.5 * outer * m * inner; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(TakeArgs, x), SMELT_IN(TakeArgs, index), SMELT_OUT(TakeArgs, y)};
+  }
+};
+
+// dx[o, index[j], i] += dy[o, j, i], in the order of j. Assigning instead (`assign`) is x[index] = value.
+struct PutArgs {
+  static constexpr const char* name = "put";
+  const void* dy;        // (outer, m, inner)
+  const int64_t* index;  // (m), in [0, n)
+  void* dx;              // (outer, n, inner), inout
+  int64_t outer, n, m, inner;
+  int64_t skip;  // an index that takes no gradient (padding), or -1
+  DType dtype;
+  bool assign;
+  double ns() const { return 0.7 * outer * m * inner; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(PutArgs, dy), SMELT_IN(PutArgs, index),
+                      BufferField{"dx", offsetof(PutArgs, dx), Access::inout, false, -1}};
+  }
+};
+
+struct GatherArgs {  // y[o, j, i] = x[o, index[o, j, i], i]
+  static constexpr const char* name = "gather";
+  const void* x;         // (outer, n, inner)
+  const int64_t* index;  // (outer, m, inner), in [0, n)
+  void* y;               // (outer, m, inner)
+  int64_t outer, n, m, inner;
+  DType dtype;
+  double ns() const { return 1.0 * outer * m * inner; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(GatherArgs, x), SMELT_IN(GatherArgs, index), SMELT_OUT(GatherArgs, y)};
+  }
+};
+
+struct ScatterAddArgs {  // y[o, index[o, j, i], i] += x[o, j, i], in the order of j
+  static constexpr const char* name = "scatter_add";
+  const void* x;         // (outer, m, inner)
+  const int64_t* index;  // (outer, m, inner), in [0, n)
+  void* y;               // (outer, n, inner), inout
+  int64_t outer, n, m, inner;
+  DType dtype;
+  double ns() const { return 1.5 * outer * m * inner; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(ScatterAddArgs, x), SMELT_IN(ScatterAddArgs, index),
+                      BufferField{"y", offsetof(ScatterAddArgs, y), Access::inout, false, -1}};
+  }
+};
+
+struct NonzeroArgs {  // positions of the true elements, ascending
+  static constexpr const char* name = "nonzero";
+  const void* x;   // (n) bool
+  int64_t* index;  // (n), the first *count are written
+  int64_t* count;  // (1)
+  int64_t n;
+  double ns() const { return 1.0 * n; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(NonzeroArgs, x), SMELT_OUT(NonzeroArgs, index), SMELT_OUT(NonzeroArgs, count)};
+  }
+};
+
+// --------------------------------------------------------------------------------------------------- matrix product
+
+enum class Activation : uint8_t { none, relu, tanh, sigmoid, gelu, gelu_tanh, silu };
+
+struct GemmArgs {  // c = activation(alpha * a @ b + bias), or c += ... when accumulating
+  static constexpr const char* name = "gemm";
+  const void* a;     // (batch, M, K), or (batch, K, M) when transpose_a
+  const void* b;     // (batch, K, N), or (batch, N, K) when transpose_b
+  const void* bias;  // (N) or null
+  void* c;           // (batch, M, N)
+  int64_t m, n, k, batch = 1;
+  int64_t lda, ldb, ldc;                               // elements from one stored row to the next
+  int64_t batch_stride_a = 0, batch_stride_b = 0, batch_stride_c = 0;  // in elements; 0 repeats a or b
+  float alpha = 1;
+  DType dtype;
+  Activation activation = Activation::none;
+  bool transpose_a = false, transpose_b = false;
+  bool accumulate = false;
+  double ns() const { return 0.02 * batch * m * n * k; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(GemmArgs, a), SMELT_IN(GemmArgs, b), SMELT_IN(GemmArgs, bias),
+                      SMELT_GRAD(GemmArgs, c, accumulate)};
+  }
+};
+
+// ------------------------------------------------------------------------------------------ convolution and pooling
+
+struct ConvShape {
+  int64_t n, h, w, c;  // input (N, H, W, C)
+  int64_t k, r, s;     // weight (K, R, S, C / groups)
+  int64_t p, q;        // output (N, P, Q, K)
+  int64_t stride[2], dilation[2];
+  int64_t pad[2];  // rows above, columns on the left; those below and right follow from p and q
+  int64_t groups;
+  double macs() const { return 1.0 * n * p * q * k * r * s * (c / groups); }
+};
+
+struct Conv2dArgs {
+  static constexpr const char* name = "conv2d";
+  const void* x;     // (N, H, W, C)
+  const void* w;     // (K, R, S, C / groups)
+  const void* bias;  // (K) or null
+  void* y;           // (N, P, Q, K)
+  ConvShape shape;
+  DType dtype;
+  Activation activation;
+  double ns() const { return 0.03 * shape.macs(); }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(Conv2dArgs, x), SMELT_IN(Conv2dArgs, w), SMELT_IN(Conv2dArgs, bias),
+                      SMELT_OUT(Conv2dArgs, y)};
+  }
+};
+
+struct Conv2dBackwardInputArgs {
+  static constexpr const char* name = "conv2d_backward_input";
+  const void* dy;  // (N, P, Q, K)
+  const void* w;   // (K, R, S, C / groups)
+  void* dx;        // (N, H, W, C)
+  ConvShape shape;
+  DType dtype;
+  bool accumulate;
+  double ns() const { return 0.03 * shape.macs(); }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(Conv2dBackwardInputArgs, dy), SMELT_IN(Conv2dBackwardInputArgs, w),
+                      SMELT_GRAD(Conv2dBackwardInputArgs, dx, accumulate)};
+  }
+};
+
+struct Conv2dBackwardWeightArgs {
+  static constexpr const char* name = "conv2d_backward_weight";
+  const void* x;   // (N, H, W, C)
+  const void* dy;  // (N, P, Q, K)
+  void* dw;        // (K, R, S, C / groups)
+  ConvShape shape;
+  DType dtype;
+  bool accumulate;
+  double ns() const { return 0.03 * shape.macs(); }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(Conv2dBackwardWeightArgs, x), SMELT_IN(Conv2dBackwardWeightArgs, dy),
+                      SMELT_GRAD(Conv2dBackwardWeightArgs, dw, accumulate)};
+  }
+};
+
+struct PoolShape {
+  int64_t n, h, w, c;  // input (N, H, W, C)
+  int64_t p, q;        // output (N, P, Q, C)
+  int64_t kernel[2], stride[2], pad[2];
+  bool adaptive;  // output i covers [floor(i H / P), ceil((i + 1) H / P)) instead
+};
+
+struct Pool2dArgs {
+  static constexpr const char* name = "pool2d";
+  const void* x;   // (N, H, W, C)
+  void* y;         // (N, P, Q, C)
+  int32_t* index;  // (N, P, Q, C) h * W + w of the maximum, or null; max only
+  PoolShape shape;
+  DType dtype;
+  bool max;                // else average
+  bool count_include_pad;  // average: padding counts in the divisor
+  double ns() const { return 1.0 * shape.n * shape.h * shape.w * shape.c; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(Pool2dArgs, x), SMELT_OUT(Pool2dArgs, y), SMELT_OUT(Pool2dArgs, index)};
+  }
+};
+
+struct Pool2dBackwardArgs {
+  static constexpr const char* name = "pool2d_backward";
+  const void* dy;        // (N, P, Q, C)
+  const int32_t* index;  // (N, P, Q, C); max only
+  void* dx;              // (N, H, W, C)
+  PoolShape shape;
+  DType dtype;
+  bool max;
+  bool count_include_pad;
+  bool accumulate;
+  double ns() const { return 1.0 * shape.n * shape.h * shape.w * shape.c; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(Pool2dBackwardArgs, dy), SMELT_IN(Pool2dBackwardArgs, index),
+                      SMELT_GRAD(Pool2dBackwardArgs, dx, accumulate)};
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------- normalisation
+
+struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + residual)
+  static constexpr const char* name = "batch_norm";
+  const void* x;         // (rows, C)
+  const void* weight;    // (C)
+  const void* bias;      // (C)
+  const void* residual;  // (rows, C) or null
+  void* running_mean;    // (C), read when not training, else updated
+  void* running_var;     // (C)
+  void* mean;            // (C) of this batch, out; training only
+  void* rstd;            // (C) out; training only
+  void* y;               // (rows, C)
+  int64_t rows, c;
+  double momentum, eps;
+  DType dtype;
+  Activation activation;
+  bool training;
+  double ns() const { return 0.5 * rows * c; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(BatchNormArgs, x),        SMELT_IN(BatchNormArgs, weight),
+                      SMELT_IN(BatchNormArgs, bias),     SMELT_IN(BatchNormArgs, residual),
+                      SMELT_KEPT_INOUT(BatchNormArgs, running_mean),
+                      SMELT_KEPT_INOUT(BatchNormArgs, running_var),
+                      SMELT_OUT(BatchNormArgs, mean),    SMELT_OUT(BatchNormArgs, rstd),
+                      SMELT_OUT(BatchNormArgs, y)};
+  }
+};
+
+struct BatchNormBackwardArgs {
+  static constexpr const char* name = "batch_norm_backward";
+  const void* x;       // (rows, C)
+  const void* y;       // (rows, C) with an activation, else null
+  const void* weight;  // (C)
+  const void* mean;    // (C) of the batch, or the running mean
+  const void* rstd;    // (C)
+  const void* dy;      // (rows, C)
+  void* dx;            // (rows, C) or null
+  void* dweight;       // (C) or null
+  void* dbias;         // (C) or null
+  void* dresidual;     // (rows, C) or null
+  int64_t rows, c;
+  DType dtype;
+  Activation activation;  // none or relu
+  bool training;          // else mean and rstd are constants
+  bool accumulate_x, accumulate_weight, accumulate_bias, accumulate_residual;
+  double ns() const { return 1.0 * rows * c; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(BatchNormBackwardArgs, x),
+                      SMELT_IN(BatchNormBackwardArgs, y),
+                      SMELT_IN(BatchNormBackwardArgs, weight),
+                      SMELT_IN(BatchNormBackwardArgs, mean),
+                      SMELT_IN(BatchNormBackwardArgs, rstd),
+                      SMELT_IN(BatchNormBackwardArgs, dy),
+                      SMELT_GRAD(BatchNormBackwardArgs, dx, accumulate_x),
+                      SMELT_GRAD(BatchNormBackwardArgs, dweight, accumulate_weight),
+                      SMELT_GRAD(BatchNormBackwardArgs, dbias, accumulate_bias),
+                      SMELT_GRAD(BatchNormBackwardArgs, dresidual, accumulate_residual)};
+  }
+};
+
+struct LayerNormArgs {
+  static constexpr const char* name = "layer_norm";
+  const void* x;       // (rows, D)
+  const void* weight;  // (D) or null
+  const void* bias;    // (D) or null
+  void* y;             // (rows, D)
+  void* mean;          // (rows) out
+  void* rstd;          // (rows) out
+  int64_t rows, d;
+  double eps;
+  DType dtype;
+  double ns() const { return 0.5 * rows * d; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(LayerNormArgs, x),  SMELT_IN(LayerNormArgs, weight), SMELT_IN(LayerNormArgs, bias),
+                      SMELT_OUT(LayerNormArgs, y), SMELT_OUT(LayerNormArgs, mean),  SMELT_OUT(LayerNormArgs, rstd)};
+  }
+};
+
+struct LayerNormBackwardArgs {
+  static constexpr const char* name = "layer_norm_backward";
+  const void* x;       // (rows, D)
+  const void* weight;  // (D) or null
+  const void* mean;    // (rows)
+  const void* rstd;    // (rows)
+  const void* dy;      // (rows, D)
+  void* dx;            // (rows, D) or null
+  void* dweight;       // (D) or null
+  void* dbias;         // (D) or null
+  int64_t rows, d;
+  DType dtype;
+  bool accumulate_x, accumulate_weight, accumulate_bias;
+  double ns() const { return 1.0 * rows * d; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(LayerNormBackwardArgs, x),
+                      SMELT_IN(LayerNormBackwardArgs, weight),
+                      SMELT_IN(LayerNormBackwardArgs, mean),
+                      SMELT_IN(LayerNormBackwardArgs, rstd),
+                      SMELT_IN(LayerNormBackwardArgs, dy),
+                      SMELT_GRAD(LayerNormBackwardArgs, dx, accumulate_x),
+                      SMELT_GRAD(LayerNormBackwardArgs, dweight, accumulate_weight),
+                      SMELT_GRAD(LayerNormBackwardArgs, dbias, accumulate_bias)};
+  }
+};
+
+// ----------------------------------------------------------------------------------------------- softmax and losses
+
+struct SoftmaxArgs {
+  static constexpr const char* name = "softmax";
+  const void* x;  // (rows, n)
+  void* y;        // (rows, n)
+  int64_t rows, n;
+  DType dtype;
+  bool log;
+  double ns() const { return 1.0 * rows * n; }
+  static constexpr auto buffers() { return std::array{SMELT_IN(SoftmaxArgs, x), SMELT_OUT(SoftmaxArgs, y)}; }
+};
+
+struct SoftmaxBackwardArgs {
+  static constexpr const char* name = "softmax_backward";
+  const void* y;   // (rows, n)
+  const void* dy;  // (rows, n)
+  void* dx;        // (rows, n)
+  int64_t rows, n;
+  DType dtype;
+  bool log;
+  bool accumulate;
+  double ns() const { return 0.7 * rows * n; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(SoftmaxBackwardArgs, y), SMELT_IN(SoftmaxBackwardArgs, dy),
+                      SMELT_GRAD(SoftmaxBackwardArgs, dx, accumulate)};
+  }
+};
+
+enum class Reduction : uint8_t { none, mean, sum };
+
+struct CrossEntropyArgs {
+  static constexpr const char* name = "cross_entropy";
+  const void* logits;     // (rows, classes)
+  const int64_t* labels;  // (rows), in [0, classes) or ignore_index
+  const void* weight;     // (classes) or null
+  void* loss;             // (rows) for Reduction::none, else (1)
+  void* lse;              // (rows) out: log of the sum of exp(logits)
+  void* total_weight;     // (1) out: the divisor of Reduction::mean
+  int64_t rows, classes, ignore_index;
+  double label_smoothing;
+  DType dtype;
+  Reduction reduction;
+  double ns() const { return 1.0 * rows * classes; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(CrossEntropyArgs, logits), SMELT_IN(CrossEntropyArgs, labels),
+                      SMELT_IN(CrossEntropyArgs, weight), SMELT_OUT(CrossEntropyArgs, loss),
+                      SMELT_OUT(CrossEntropyArgs, lse),   SMELT_OUT(CrossEntropyArgs, total_weight)};
+  }
+};
+
+struct CrossEntropyBackwardArgs {
+  static constexpr const char* name = "cross_entropy_backward";
+  const void* logits;        // (rows, classes)
+  const int64_t* labels;     // (rows)
+  const void* weight;        // (classes) or null
+  const void* lse;           // (rows)
+  const void* total_weight;  // (1)
+  const void* dloss;         // (rows) for Reduction::none, else (1)
+  void* dlogits;             // (rows, classes)
+  int64_t rows, classes, ignore_index;
+  double label_smoothing;
+  DType dtype;
+  Reduction reduction;
+  bool accumulate;
+  double ns() const { return 1.0 * rows * classes; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(CrossEntropyBackwardArgs, logits),
+                      SMELT_IN(CrossEntropyBackwardArgs, labels),
+                      SMELT_IN(CrossEntropyBackwardArgs, weight),
+                      SMELT_IN(CrossEntropyBackwardArgs, lse),
+                      SMELT_IN(CrossEntropyBackwardArgs, total_weight),
+                      SMELT_IN(CrossEntropyBackwardArgs, dloss),
+                      SMELT_GRAD(CrossEntropyBackwardArgs, dlogits, accumulate)};
+  }
+};
+
+enum class LossOp : uint8_t { mse, l1, huber, bce_with_logits };
+
+struct LossArgs {
+  static constexpr const char* name = "loss";
+  const void* x;           // (n) predictions or logits
+  const void* target;      // (n)
+  const void* pos_weight;  // (period) weight of the positive term, bce_with_logits only, or null
+  void* loss;              // (n) for Reduction::none, else (1)
+  int64_t n, period;
+  double delta;  // huber
+  DType dtype;
+  LossOp op;
+  Reduction reduction;
+  double ns() const { return 0.5 * n; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(LossArgs, x), SMELT_IN(LossArgs, target), SMELT_IN(LossArgs, pos_weight),
+                      SMELT_OUT(LossArgs, loss)};
+  }
+};
+
+struct LossBackwardArgs {
+  static constexpr const char* name = "loss_backward";
+  const void* x;           // (n)
+  const void* target;      // (n)
+  const void* pos_weight;  // (period) or null
+  const void* dloss;       // (n) for Reduction::none, else (1)
+  void* dx;                // (n)
+  int64_t n, period;
+  double delta;
+  double sign;  // -1 for the gradient of the target, where that is the negative (mse, l1, huber)
+  DType dtype;
+  LossOp op;
+  Reduction reduction;
+  bool accumulate;
+  double ns() const { return 0.5 * n; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(LossBackwardArgs, x), SMELT_IN(LossBackwardArgs, target),
+                      SMELT_IN(LossBackwardArgs, pos_weight), SMELT_IN(LossBackwardArgs, dloss),
+                      SMELT_GRAD(LossBackwardArgs, dx, accumulate)};
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------------- random
+
+enum class RandomKind : uint8_t { uniform, normal, integers, bits };
+
+struct RandomArgs {
+  static constexpr const char* name = "random";
+  const GeneratorState* generator;  // (1)
+  void* y;                          // (n): floating for uniform [a, b) and normal (mean a, std b), int64 for integers
+                                    // [a, b), uint32 stored as int64 for bits
+  int64_t n;
+  uint64_t counter;  // this call's constant, added to the generator's offset
+  Scalar a, b;
+  DType dtype;
+  RandomKind kind;
+  double ns() const { return 2.0 * n; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_KEPT_IN(RandomArgs, generator), SMELT_OUT(RandomArgs, y)};
+  }
+};
+
+// Forward and backward alike: the mask is drawn again from the same counters.
+struct DropoutArgs {
+  static constexpr const char* name = "dropout";
+  const GeneratorState* generator;  // (1)
+  const void* x;                    // (n) input, or dy
+  void* y;                          // (n) output, or dx
+  int64_t n;
+  uint64_t counter;
+  double p;  // probability of a zero, in [0, 1)
+  DType dtype;
+  bool accumulate;
+  double ns() const { return 1.0 * n; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_KEPT_IN(DropoutArgs, generator), SMELT_IN(DropoutArgs, x),
+                      SMELT_GRAD(DropoutArgs, y, accumulate)};
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------- optimizers
+
+constexpr int kMaxGroups = 60;
+
+// What changes from step to step, in memory of the device, at most 4 KB: kernels read it, so a recorded step needs
+// no new arguments. Bias corrections are computed in double on the host.
+struct StepBlock {
+  struct Group {
+    double lr, weight_decay, eps;
+    double beta1, beta2;  // SGD: momentum in beta1
+    double inverse_bias_correction1, inverse_sqrt_bias_correction2;
+    double reserved;
+  };
+  int64_t step;
+  float grad_scale;  // clipping, multiplied into every gradient
+  uint32_t skip;     // not 0: this step changes nothing
+  Group group[kMaxGroups];
+};
+static_assert(sizeof(StepBlock) <= 4096);
+
+// One parameter within a flat buffer.
+struct Segment {
+  int64_t offset, length;  // in elements; offset is a multiple of 64
+  int32_t group;
+  int32_t active;  // its gradient is filled
+};
+
+struct SumSquaresArgs {  // of the active segments
+  static constexpr const char* name = "sum_squares";
+  const void* grad;         // flat
+  const Segment* segments;  // (count)
+  double* sum;              // (1)
+  int64_t count;
+  DType dtype;
+  static constexpr auto buffers() {
+    return std::array{SMELT_KEPT_IN(SumSquaresArgs, grad), SMELT_KEPT_IN(SumSquaresArgs, segments),
+                      BufferField{"sum", offsetof(SumSquaresArgs, sum), Access::out, true, -1}};
+  }
+};
+
+struct ClipScaleArgs {  // grad_scale = min(1, max_norm / sqrt(sums)); skip = the norm is not finite
+  static constexpr const char* name = "clip_scale";
+  const double* sums;  // (count)
+  double* norm;        // (1) out
+  StepBlock* block;    // inout
+  int64_t count;
+  double max_norm;
+  static constexpr auto buffers() {
+    return std::array{SMELT_KEPT_IN(ClipScaleArgs, sums),
+                      BufferField{"norm", offsetof(ClipScaleArgs, norm), Access::out, true, -1},
+                      SMELT_KEPT_INOUT(ClipScaleArgs, block)};
+  }
+};
+
+struct SgdArgs {
+  static constexpr const char* name = "sgd";
+  void* param;              // flat, inout
+  const void* grad;         // flat
+  void* momentum;           // flat, inout, or null
+  const Segment* segments;  // (count)
+  const StepBlock* block;
+  int64_t count;
+  DType dtype;
+  bool nesterov;
+  static constexpr auto buffers() {
+    return std::array{SMELT_KEPT_INOUT(SgdArgs, param), SMELT_KEPT_IN(SgdArgs, grad),
+                      SMELT_KEPT_INOUT(SgdArgs, momentum), SMELT_KEPT_IN(SgdArgs, segments),
+                      SMELT_KEPT_IN(SgdArgs, block)};
+  }
+};
+
+struct AdamArgs {
+  static constexpr const char* name = "adam";
+  void* param;              // flat, inout
+  const void* grad;         // flat
+  void* exp_avg;            // flat, inout
+  void* exp_avg_sq;         // flat, inout
+  const Segment* segments;  // (count)
+  const StepBlock* block;
+  int64_t count;
+  DType dtype;
+  bool decoupled;  // AdamW: decay the weight itself, else add it to the gradient
+  static constexpr auto buffers() {
+    return std::array{SMELT_KEPT_INOUT(AdamArgs, param),      SMELT_KEPT_IN(AdamArgs, grad),
+                      SMELT_KEPT_INOUT(AdamArgs, exp_avg),    SMELT_KEPT_INOUT(AdamArgs, exp_avg_sq),
+                      SMELT_KEPT_IN(AdamArgs, segments),      SMELT_KEPT_IN(AdamArgs, block)};
+  }
+};
+
+// ----------------------------------------------------------------------------------------------------------- probes
+
+enum class ProbeKind : uint8_t { fma, read, write, copy };
+
+// What the machine can do at best, for benchmarks: every thread works on its own share.
+struct ProbeArgs {
+  static constexpr const char* name = "probe";
+  float* memory;  // (n), inout
+  double* done;   // (1) out: floating-point operations, or bytes moved
+  int64_t n;
+  int64_t rounds;
+  ProbeKind kind;
+  static constexpr auto buffers() {
+    return std::array{BufferField{"memory", offsetof(ProbeArgs, memory), Access::inout, false, -1},
+                      SMELT_OUT(ProbeArgs, done)};
+  }
+};
+
+// -------------------------------------------------------------------------------------------------------- the slots
+
+using Slots =
+    std::tuple<FillArgs, ArangeArgs, CastArgs, CopyArgs, UnaryArgs, UnaryBackwardArgs, BinaryArgs, WhereArgs,
+               ReduceArgs, CumsumArgs, SortArgs, CheckIndexArgs, TakeArgs, PutArgs, GatherArgs, ScatterAddArgs,
+               NonzeroArgs, GemmArgs, Conv2dArgs, Conv2dBackwardInputArgs, Conv2dBackwardWeightArgs, Pool2dArgs,
+               Pool2dBackwardArgs, BatchNormArgs, BatchNormBackwardArgs, LayerNormArgs, LayerNormBackwardArgs,
+               SoftmaxArgs, SoftmaxBackwardArgs, CrossEntropyArgs, CrossEntropyBackwardArgs, LossArgs,
+               LossBackwardArgs, RandomArgs, DropoutArgs, SumSquaresArgs, ClipScaleArgs, SgdArgs, AdamArgs, ProbeArgs>;
+constexpr int kSlotCount = std::tuple_size_v<Slots>;
+
+namespace detail {
+template <class A, class... Before, class... Rest>
+constexpr int slot_index(std::tuple<Before...>*, std::tuple<A, Rest...>*) {
+  return sizeof...(Before);
+}
+template <class A, class... Before, class First, class... Rest>
+  requires(!std::is_same_v<A, First>)
+constexpr int slot_index(std::tuple<Before...>*, std::tuple<First, Rest...>*) {
+  return slot_index<A>(static_cast<std::tuple<Before..., First>*>(nullptr),
+                       static_cast<std::tuple<Rest...>*>(nullptr));
+}
+}  // namespace detail
+
+// The number of an argument struct's slot.
+template <class Args>
+constexpr int slot_of =
+    detail::slot_index<Args>(static_cast<std::tuple<>*>(nullptr), static_cast<Slots*>(nullptr));
+
+}  // namespace smelt

@@ -1,0 +1,145 @@
+#include "core/launch.h"
+
+#include <cstdlib>
+#include <utility>
+
+#include "core/float_environment.h"
+#include "core/thread_pool.h"
+#include "cpu/cpu_info.h"
+
+namespace smelt {
+namespace {
+
+thread_local const char* t_op = "smelt";
+thread_local std::string t_forced;
+thread_local LaunchObserver* t_observer = nullptr;
+thread_local bool t_dry = false;
+thread_local std::vector<std::string> t_notes;
+
+// Above this much estimated work other Python threads may run meanwhile; below, handing the lock back costs more.
+constexpr double kReleaseNs = 100e3;
+
+Isa initial_isa() {
+  const char* text = std::getenv("SMELT_MAX_ISA");
+  return text && *text ? std::min(parse_isa(text), cpu::detected_isa()) : cpu::detected_isa();
+}
+
+Isa& isa_setting() {
+  static Isa isa = initial_isa();
+  return isa;
+}
+
+bool allowed(const Candidate& c) { return c.isa <= isa_setting(); }
+
+[[noreturn]] void no_kernel(int slot, Device device) {
+  const std::string impl = t_forced.empty() ? "" : " with impl='" + t_forced + "'";
+  fail(ErrorKind::runtime, t_op, "no ", backend(device.kind).name, " kernel for these arguments in slot '",
+       slot_info(slot).name, "'", impl);
+}
+
+[[noreturn]] void raise(Status status, int slot, const Context& context) {
+  if (status == Status::index_out_of_range) {
+    fail(ErrorKind::index, t_op, "index ", context.detail[1], " at position ", context.detail[0], " is out of range");
+  }
+  fail(ErrorKind::runtime, t_op, "kernel of slot '", slot_info(slot).name, "' failed");
+}
+
+}  // namespace
+
+const Candidate* find_candidate(int slot, const void* args, Device device) {
+  const std::span<const Candidate> candidates = backend(device).table.candidates(slot);
+  if (!t_forced.empty()) [[unlikely]] {
+    const Candidate* match = nullptr;
+    int matches = 0;
+    for (const Candidate& c : candidates) {
+      if (!allowed(c)) continue;
+      if (t_forced == c.name) return c.supports && !c.supports(args, device) ? nullptr : &c;
+      if (std::string_view(c.name).starts_with(t_forced) && (!c.supports || c.supports(args, device))) {
+        match = &c;
+        ++matches;
+      }
+    }
+    if (matches == 1) return match;
+    require(matches == 0, t_op, "impl='", t_forced, "' must fit exactly one kernel of slot '", slot_info(slot).name,
+            "', fits ", matches);
+    return nullptr;
+  }
+  for (const Candidate& c : candidates)
+    if (allowed(c) && (!c.supports || c.supports(args, device))) return &c;
+  return nullptr;
+}
+
+void launch(int slot, const void* args, Device device) {
+  if (t_dry) return;
+  const Candidate* c = find_candidate(slot, args, device);
+  if (!c) no_kernel(slot, device);
+  if (t_observer) t_observer->launched(slot, args, device, *c);
+
+  Context context;
+  context.device = device;
+  context.threads = num_threads();
+  context.parallel = parallel;
+  const size_t bytes = c->workspace ? c->workspace(args, context.threads) : 0;
+  CachingAllocator& allocator = *backend(device).allocator;
+  if (bytes) {
+    context.workspace = allocator.allocate(bytes);
+    if (!context.workspace) fail(ErrorKind::memory, t_op, "cannot allocate ", bytes, " bytes of workspace on ", device);
+  }
+  Status status;
+  {
+    WithoutInterpreterLock unlocked(slot_info(slot).ns(args) > kReleaseNs);
+    FloatEnvironment environment;
+    status = c->run(args, context);
+  }
+  allocator.release(context.workspace, bytes);
+  if (status != Status::ok) raise(status, slot, context);
+}
+
+const char* current_op() { return t_op; }
+OpScope::OpScope(const char* op) : previous_(t_op) { t_op = op; }
+OpScope::~OpScope() { t_op = previous_; }
+
+void force_impl(const std::string& name) { t_forced = name; }
+const std::string& forced_impl() { return t_forced; }
+
+Isa max_isa() { return isa_setting(); }
+
+void set_max_isa(Isa isa) {
+  require(isa <= cpu::detected_isa(), "set_max_isa", "this CPU has instruction sets up to '",
+          isa_name(cpu::detected_isa()), "', got '", isa_name(isa), "'");
+  isa_setting() = isa;
+}
+
+const char* isa_name(Isa isa) {
+  static const char* const kNames[] = {"portable", "avx2", "avx512", "amx"};
+  return kNames[static_cast<int>(isa)];
+}
+
+Isa parse_isa(const std::string& name) {
+  for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::amx})
+    if (name == isa_name(isa)) return isa;
+  fail(ErrorKind::value, "SMELT_MAX_ISA", "must be portable, avx2, avx512 or amx, got '", name, "'");
+}
+
+LaunchObserver*& launch_observer() { return t_observer; }
+
+InterpreterLock& interpreter_lock() {
+  static InterpreterLock lock;
+  return lock;
+}
+
+WithoutInterpreterLock::WithoutInterpreterLock(bool release) {
+  if (release && interpreter_lock().release) state_ = interpreter_lock().release();
+}
+WithoutInterpreterLock::~WithoutInterpreterLock() {
+  if (state_) interpreter_lock().acquire(state_);
+}
+
+namespace dry_run {
+bool active() { return t_dry; }
+void set_active(bool on) { t_dry = on; }
+void note(const std::string& message) { t_notes.push_back(message); }
+std::vector<std::string> take_notes() { return std::exchange(t_notes, {}); }
+}  // namespace dry_run
+
+}  // namespace smelt

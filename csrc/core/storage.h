@@ -1,0 +1,52 @@
+// The bytes that tensors share.
+#pragma once
+#include <atomic>
+#include <functional>
+
+#include "core/dtype.h"
+#include "core/ref.h"
+
+namespace smelt {
+
+class Storage final : public RefCounted {
+ public:
+  // MemoryError names the op at work. In check mode the storage has no memory.
+  static Ref<Storage> allocate(size_t bytes, Device device);
+  // Memory of somebody else, given back through `done`.
+  static Ref<Storage> wrap(void* data, size_t bytes, Device device, std::function<void()> done);
+
+  char* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+
+  // Counts the writes after which a value that backward saved is no longer the one it saved.
+  uint64_t version() const { return version_.load(std::memory_order_relaxed) + (base_ ? base_->version() : 0); }
+  void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
+
+  // NumPy and DLPack views of this memory that are alive.
+  int exports() const { return exports_.load(std::memory_order_relaxed); }
+  void add_export() { exports_.fetch_add(1, std::memory_order_relaxed); }
+  void drop_export() { exports_.fetch_sub(1, std::memory_order_relaxed); }
+
+  // Moves the content into `base` at `offset`, where it stays: every tensor on this storage follows.
+  void move_into(const Ref<Storage>& base, size_t offset);
+  // Moves the content back to memory of its own.
+  void move_out();
+  const Ref<Storage>& base() const { return base_; }
+
+ private:
+  Storage() = default;
+  ~Storage() override;
+  void give_back();
+
+  char* data_ = nullptr;
+  size_t bytes_ = 0;
+  Device device_;
+  bool owned_ = false;
+  std::atomic<uint64_t> version_{0};
+  std::atomic<int> exports_{0};
+  Ref<Storage> base_;
+  std::function<void()> done_;
+};
+
+}  // namespace smelt

@@ -1,0 +1,57 @@
+#include "core/table.h"
+
+#include <cstring>
+#include <utility>
+
+#include "core/error.h"
+
+namespace smelt {
+namespace {
+
+template <class Args>
+SlotInfo make_info() {
+  static constexpr auto kBuffers = Args::buffers();
+  static_assert(std::is_trivially_copyable_v<Args>, "recorded and compared byte by byte");
+  return {Args::name, sizeof(Args), kBuffers, [](const void* args) -> double {
+            if constexpr (requires(const Args& a) { a.ns(); }) return static_cast<const Args*>(args)->ns();
+            return 0;
+          }};
+}
+
+template <size_t... I>
+std::array<SlotInfo, kSlotCount> make_infos(std::index_sequence<I...>) {
+  return {make_info<std::tuple_element_t<I, Slots>>()...};
+}
+
+}  // namespace
+
+const SlotInfo& slot_info(int slot) {
+  static const std::array<SlotInfo, kSlotCount> kInfos = make_infos(std::make_index_sequence<kSlotCount>{});
+  return kInfos[slot];
+}
+
+int find_slot(std::string_view name) {
+  for (int slot = 0; slot < kSlotCount; ++slot)
+    if (name == slot_info(slot).name) return slot;
+  return -1;
+}
+
+void KernelTable::prepend(int slot, const Candidate& candidate) {
+  slots_[slot].insert(slots_[slot].begin(), candidate);
+}
+
+void KernelTable::check() const {
+  for (int slot = 0; slot < kSlotCount; ++slot) {
+    const std::string forward = slot_info(slot).name;
+    for (int other = 0; other < kSlotCount; ++other) {
+      const std::string_view name = slot_info(other).name;
+      if (!name.starts_with(forward + "_backward")) continue;
+      if (slots_[slot].empty() != slots_[other].empty())
+        fail(ErrorKind::runtime, "kernel table", "forward and backward must both be there or both be absent, got ",
+             slots_[slot].size(), " candidates for ", forward, " and ", slots_[other].size(), " for ",
+             std::string(name));
+    }
+  }
+}
+
+}  // namespace smelt

@@ -1,0 +1,45 @@
+// The table at run time: per backend and slot an ordered list of candidates, best first.
+#pragma once
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/kernels.h"
+
+namespace smelt {
+
+// Instruction sets of a CPU, each with all that stands before it.
+enum class Isa : uint8_t { portable = 0, avx2 = 1, avx512 = 2, amx = 3 };
+
+struct Candidate {
+  const char* name;                                       // <isa>_<slot>[_<what>], unique within its slot
+  Isa isa;                                                // least the device must have
+  bool (*supports)(const void* args, Device device);      // null: everything
+  Status (*run)(const void* args, Context& context) noexcept;
+  size_t (*workspace)(const void* args, int threads);     // bytes; null: none
+};
+
+// What is known of a slot without looking at any candidate.
+struct SlotInfo {
+  const char* name;
+  size_t args_size;
+  std::span<const BufferField> buffers;
+  double (*ns)(const void* args);
+};
+const SlotInfo& slot_info(int slot);
+int find_slot(std::string_view name);  // -1 when there is none
+
+class KernelTable {
+ public:
+  // Puts a candidate before those that are there.
+  void prepend(int slot, const Candidate& candidate);
+  std::span<const Candidate> candidates(int slot) const { return slots_[slot]; }
+  // Forward and backward both or neither: RuntimeError names the slot that breaks this.
+  void check() const;
+
+ private:
+  std::vector<Candidate> slots_[kSlotCount];
+};
+
+}  // namespace smelt

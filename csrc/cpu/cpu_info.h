@@ -1,0 +1,13 @@
+// What this CPU can run. Compiled without any instruction-set flag.
+#pragma once
+#include <string>
+
+#include "core/table.h"
+
+namespace smelt::cpu {
+
+Isa detected_isa();           // the highest that CPU and operating system allow
+std::string model_name();
+std::string features();       // space-separated names of the features that kernels look at
+
+}  // namespace smelt::cpu

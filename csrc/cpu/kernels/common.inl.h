@@ -1,0 +1,187 @@
+// What every kernel file starts from. These files are compiled once per instruction set: all that they define stands in
+// an anonymous namespace, and none uses a container of the standard library, so that no linker can run code of one set
+// in place of another's.
+#pragma once
+#include "core/float16.h"
+#include "core/table.h"
+// clang-format off
+#include "vec.h"  // of the instruction set
+#include "cpu/kernels/math.inl.h"
+// clang-format on
+
+namespace smelt {
+namespace {
+
+template <class T>
+constexpr bool is_real = __is_same(T, float) || __is_same(T, double);
+
+template <class A, class B>
+constexpr auto min_of(A a, B b) {
+  return a < b ? a : b;
+}
+template <class A, class B>
+constexpr auto max_of(A a, B b) {
+  return a > b ? a : b;
+}
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+// The vector that computes on elements stored as S.
+template <class S>
+struct VecFor {
+  using type = VecF;
+};
+template <>
+struct VecFor<double> {
+  using type = VecD;
+};
+template <class S>
+using Vec = typename VecFor<S>::type;
+template <class S>
+using Compute = typename Vec<S>::T;  // float, or double for double
+
+template <class S>
+S to_storage(Compute<S> x) {
+  if constexpr (__is_same(S, bfloat16))
+    return to_bfloat16(x);
+  else if constexpr (__is_same(S, float16))
+    return to_float16(x);
+  else
+    return x;
+}
+inline float from_storage(bfloat16 x) { return to_float(x); }
+inline float from_storage(float16 x) { return to_float(x); }
+template <class S>
+S from_storage(S x) {
+  return x;
+}
+
+// Calls f(S{}) with the storage type of a floating dtype.
+template <class F>
+auto with_floating(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::float64: return f(double{});
+    case DType::bfloat16: return f(bfloat16{});
+    case DType::float16: return f(float16{});
+    default: return f(float{});
+  }
+}
+// Likewise for the two that every kernel computes in.
+template <class F>
+auto with_wide(DType dtype, const F& f) {
+  return dtype == DType::float64 ? f(double{}) : f(float{});
+}
+template <class F>
+auto with_integer(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::int64: return f(int64_t{});
+    case DType::int32: return f(int32_t{});
+    default: return f(uint8_t{});
+  }
+}
+// An unsigned integer of the element's size, for kernels that only move elements.
+template <class F>
+auto with_bits(DType dtype, const F& f) {
+  switch (dtype_size(dtype)) {
+    case 8: return f(uint64_t{});
+    case 4: return f(uint32_t{});
+    case 2: return f(uint16_t{});
+    default: return f(uint8_t{});
+  }
+}
+
+// Calls body(begin, end) over pieces of [0, n), at least `grain` long. For independent axes only: where a piece begins
+// must not change any result.
+template <class Body>
+void parallel_for(Context& context, int64_t n, int64_t grain, const Body& body) {
+  const int64_t pieces = min_of(ceil_div(n, max_of(grain, int64_t{1})), int64_t{4} * context.threads);
+  if (pieces <= 1 || context.threads == 1) {
+    if (n > 0) body(int64_t{0}, n);
+    return;
+  }
+  struct Job {
+    const Body* body;
+    int64_t n, pieces;
+  } job{&body, n, pieces};
+  context.parallel(
+      pieces,
+      [](void* arg, int64_t piece, int) {
+        const Job& j = *static_cast<Job*>(arg);
+        const int64_t size = j.n / j.pieces, extra = j.n % j.pieces;
+        const int64_t begin = piece * size + min_of(piece, extra);
+        (*j.body)(begin, begin + size + (piece < extra));
+      },
+      &job);
+}
+
+// Calls body(chunk, thread) for each of `chunks`, which the kernel has cut by shape alone.
+template <class Body>
+void parallel_chunks(Context& context, int64_t chunks, const Body& body) {
+  if (chunks <= 1 || context.threads == 1) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) body(chunk, 0);
+    return;
+  }
+  context.parallel(
+      chunks, [](void* arg, int64_t chunk, int thread) { (*static_cast<const Body*>(arg))(chunk, thread); },
+      const_cast<Body*>(&body));
+}
+
+// Calls f(i, lanes) along n elements in steps of a vector; only the last step has fewer lanes. Every element is thus
+// computed in the same way wherever the range begins.
+template <class V, class F>
+inline void each_vector(int64_t n, const F& f) {
+  int64_t i = 0;
+  for (; i + V::W <= n; i += V::W) f(i, V::W);
+  if (i < n) f(i, static_cast<int>(n - i));
+}
+
+// Loads and stores whole vectors without a mask.
+template <class V, class S>
+inline V load(const S* p, int lanes) {
+  return lanes == V::W ? V::load(p) : V::load(p, lanes);
+}
+template <class V, class S>
+inline void store(S* p, V v, int lanes) {
+  lanes == V::W ? v.store(p) : v.store(p, lanes);
+}
+
+// The first `lanes` lanes, zeros in the others.
+template <class V>
+inline V keep_lanes(V v, int lanes) {
+  if (lanes == V::W) return v;
+  typename V::T buffer[V::W];
+  v.store(buffer);
+  return V::load(buffer, lanes);
+}
+
+// ------------------------------------------------------------------------------------------------------- registering
+
+template <class Args, Status (*Run)(const Args&, Context&) noexcept, bool (*Supports)(const Args&) = nullptr,
+          size_t (*Workspace)(const Args&, int threads) = nullptr>
+void add_kernel(KernelTable& table, const char* name) {
+  Candidate c{name, kIsa, nullptr, nullptr, nullptr};
+  c.run = [](const void* args, Context& context) noexcept { return Run(*static_cast<const Args*>(args), context); };
+  if constexpr (Supports != nullptr)
+    c.supports = [](const void* args, Device) { return Supports(*static_cast<const Args*>(args)); };
+  if constexpr (Workspace != nullptr)
+    c.workspace = [](const void* args, int threads) { return Workspace(*static_cast<const Args*>(args), threads); };
+  table.prepend(slot_of<Args>, c);
+}
+
+#define SMELT_STRING_(x) #x
+#define SMELT_STRING(x) SMELT_STRING_(x)
+// "avx2_gemm" and so on.
+#define SMELT_KERNEL_NAME(what) SMELT_STRING(SMELT_ISA) "_" what
+
+// Kernels that compute in float32 or float64 and store those alone.
+template <class Args>
+bool wide_only(const Args& args) {
+  return args.dtype == DType::float32 || args.dtype == DType::float64;
+}
+template <class Args>
+bool floating_only(const Args& args) {
+  return is_floating(args.dtype);
+}
+
+}  // namespace
+}  // namespace smelt

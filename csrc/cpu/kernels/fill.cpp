@@ -1,0 +1,229 @@
+// Filling, converting and moving elements.
+#include "cpu/kernels/common.inl.h"
+#include "cpu/kernels/families.h"
+
+namespace smelt {
+namespace {
+
+constexpr int64_t kGrain = 32768;  // elements: about 10 us
+
+// The bits of a scalar in a dtype.
+uint64_t scalar_bits(Scalar value, DType dtype) {
+  switch (dtype) {
+    case DType::float64: return __builtin_bit_cast(uint64_t, value.f);
+    case DType::float32: return __builtin_bit_cast(uint32_t, static_cast<float>(value.f));
+    case DType::bfloat16: return to_bfloat16(static_cast<float>(value.f)).bits;
+    case DType::float16: return to_float16(static_cast<float>(value.f)).bits;
+    case DType::bool_: return value.f != 0 || value.i != 0;
+    default: return static_cast<uint64_t>(value.i);
+  }
+}
+
+Status fill(const FillArgs& a, Context& context) noexcept {
+  const uint64_t bits = scalar_bits(a.value, a.dtype);
+  with_bits(a.dtype, [&]<class T>(T) {
+    T* y = static_cast<T*>(a.y);
+    parallel_for(context, a.n, kGrain * 2, [&](int64_t begin, int64_t end) {
+      const T value = static_cast<T>(bits);
+      for (int64_t i = begin; i < end; ++i) y[i] = value;
+    });
+  });
+  return Status::ok;
+}
+
+Status arange(const ArangeArgs& a, Context& context) noexcept {
+  parallel_for(context, a.n, kGrain, [&](int64_t begin, int64_t end) {
+    if (is_floating(a.dtype)) {
+      with_floating(a.dtype, [&]<class T>(T) {
+        for (int64_t i = begin; i < end; ++i)
+          static_cast<T*>(a.y)[i] = to_storage<T>(static_cast<Compute<T>>(a.start.f + static_cast<double>(i) * a.step.f));
+      });
+    } else {
+      with_integer(a.dtype, [&]<class T>(T) {
+        for (int64_t i = begin; i < end; ++i) static_cast<T*>(a.y)[i] = static_cast<T>(a.start.i + i * a.step.i);
+      });
+    }
+  });
+  return Status::ok;
+}
+
+template <class F>
+void with_element(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::float32: return f(float{});
+    case DType::float64: return f(double{});
+    case DType::bfloat16: return f(bfloat16{});
+    case DType::float16: return f(float16{});
+    case DType::int64: return f(int64_t{});
+    case DType::int32: return f(int32_t{});
+    case DType::bool_: return f(bool{});
+    default: return f(uint8_t{});
+  }
+}
+
+// A number of any type as To: floats to integers truncate, what does not fit saturates, NaN becomes 0.
+template <class To, class From>
+To convert(From x) {
+  auto wide = from_storage(x);
+  if constexpr (__is_same(To, bool)) {
+    return wide != 0;
+  } else if constexpr (__is_same(To, bfloat16) || __is_same(To, float16)) {
+    return to_storage<To>(static_cast<float>(wide));
+  } else if constexpr (is_real<To> || !is_real<decltype(wide)>) {
+    return static_cast<To>(wide);
+  } else {
+    constexpr bool kUnsigned = __is_same(To, uint8_t);
+    constexpr double kLow = kUnsigned ? 0 : sizeof(To) == 4 ? -2147483648.0 : -9223372036854775808.0;
+    constexpr double kHigh = kUnsigned ? 255 : sizeof(To) == 4 ? 2147483647.0 : 9223372036854775807.0;
+    const double d = wide;
+    if (!(d > kLow)) return d != d ? To{0} : static_cast<To>(kLow);
+    if (d >= kHigh) return kUnsigned ? To(255) : sizeof(To) == 4 ? To(2147483647) : To(9223372036854775807LL);
+    return static_cast<To>(d);
+  }
+}
+
+template <class From, class To>
+void cast_range(const From* x, To* y, int64_t n, bool accumulate) {
+  constexpr bool kFloats = (__is_same(From, float) || __is_same(From, bfloat16) || __is_same(From, float16)) &&
+                           (__is_same(To, float) || __is_same(To, bfloat16) || __is_same(To, float16));
+  if constexpr (kFloats) {
+    each_vector<VecF>(n, [&](int64_t i, int lanes) {
+      VecF v = load<VecF>(x + i, lanes);
+      if (accumulate) v = load<VecF>(y + i, lanes) + v;
+      store(y + i, v, lanes);
+    });
+  } else {
+    for (int64_t i = 0; i < n; ++i) {
+      if constexpr (__is_same(To, double) && is_real<From>)
+        y[i] = accumulate ? y[i] + x[i] : static_cast<double>(x[i]);
+      else
+        y[i] = convert<To>(x[i]);
+    }
+  }
+}
+
+Status cast(const CastArgs& a, Context& context) noexcept {
+  with_element(a.from, [&]<class From>(From) {
+    with_element(a.to, [&]<class To>(To) {
+      const auto* x = static_cast<const From*>(a.x);
+      auto* y = static_cast<To*>(a.y);
+      parallel_for(context, a.n, kGrain,
+                   [&](int64_t begin, int64_t end) { cast_range(x + begin, y + begin, end - begin, a.accumulate); });
+    });
+  });
+  return Status::ok;
+}
+
+// One row of a strided copy.
+template <class T>
+void copy_row(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n) {
+  if (x_step == 1 && y_step == 1) {
+    __builtin_memcpy(y, x, static_cast<size_t>(n) * sizeof(T));
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i * y_step] = x[i * x_step];
+  }
+}
+template <class T>
+void add_row(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n) {
+  for (int64_t i = 0; i < n; ++i)
+    y[i * y_step] = to_storage<T>(from_storage(y[i * y_step]) + from_storage(x[i * x_step]));
+}
+
+// Swaps two axes block by block so that both sides stay in cache: y[j, i] = x[i, j].
+template <class T>
+void transpose_block(const T* x, int64_t x_row, T* y, int64_t y_row, int64_t rows, int64_t columns) {
+  constexpr int64_t kBlock = 16;
+  for (int64_t i0 = 0; i0 < rows; i0 += kBlock)
+    for (int64_t j0 = 0; j0 < columns; j0 += kBlock) {
+      const int64_t i1 = min_of(i0 + kBlock, rows), j1 = min_of(j0 + kBlock, columns);
+      for (int64_t j = j0; j < j1; ++j)
+        for (int64_t i = i0; i < i1; ++i) y[j * y_row + i] = x[i * x_row + j];
+    }
+}
+
+template <class T>
+void copy_all(const CopyArgs& a, Context& context) {
+  const int rank = a.rank;
+  const auto* x = static_cast<const T*>(a.x);
+  auto* y = static_cast<T*>(a.y);
+  if (rank == 0) {
+    copy_row(x, 0, y, 0, 1);
+    return;
+  }
+  // The last two axes are done at once; the ones before are one flat, independent axis.
+  const int64_t inner = a.shape[rank - 1], middle = rank > 1 ? a.shape[rank - 2] : 1;
+  const int64_t x_in = a.x_stride[rank - 1], y_in = a.y_stride[rank - 1];
+  const int64_t x_mid = rank > 1 ? a.x_stride[rank - 2] : 0, y_mid = rank > 1 ? a.y_stride[rank - 2] : 0;
+  int64_t outer = 1;
+  for (int i = 0; i < rank - 2; ++i) outer *= a.shape[i];
+  if (outer * middle * inner == 0) return;
+  const bool transposes = x_mid == 1 && y_in == 1 && inner > 1 && middle > 1;
+  const auto offsets = [&](int64_t index, int64_t* x_offset, int64_t* y_offset) {
+    *x_offset = *y_offset = 0;
+    for (int i = rank - 3; i >= 0; --i) {
+      const int64_t at = index % a.shape[i];
+      index /= a.shape[i];
+      *x_offset += at * a.x_stride[i];
+      *y_offset += at * a.y_stride[i];
+    }
+  };
+  const int64_t slab = middle * inner;
+  // With few slabs the middle axis is cut too.
+  const int64_t pieces = outer >= 8 ? 1 : min_of(middle, int64_t{16});
+  parallel_for(context, outer * pieces, max_of(int64_t{1}, kGrain / 4 * pieces / slab), [&](int64_t begin, int64_t end) {
+    for (int64_t job = begin; job < end; ++job) {
+      const int64_t piece = job % pieces, first = middle * piece / pieces, last = middle * (piece + 1) / pieces;
+      int64_t x_offset, y_offset;
+      offsets(job / pieces, &x_offset, &y_offset);
+      const T* from = x + x_offset + first * x_mid;
+      T* to = y + y_offset + first * y_mid;
+      if (transposes) {
+        transpose_block(from, x_in, to, y_mid, inner, last - first);
+      } else {
+        for (int64_t m = 0; m < last - first; ++m) copy_row(from + m * x_mid, x_in, to + m * y_mid, y_in, inner);
+      }
+    }
+  });
+}
+
+template <class T>
+void add_all(const CopyArgs& a, Context& context) {
+  const int last = a.rank - 1;
+  const int64_t inner = a.rank ? a.shape[last] : 1;
+  int64_t outer = 1;
+  for (int i = 0; i < last; ++i) outer *= a.shape[i];
+  parallel_for(context, inner ? outer : 0, max_of(int64_t{1}, kGrain / 4 / max_of(inner, int64_t{1})),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t row = begin; row < end; ++row) {
+                   int64_t x_offset = 0, y_offset = 0, rest = row;
+                   for (int i = last - 1; i >= 0; --i) {
+                     x_offset += rest % a.shape[i] * a.x_stride[i];
+                     y_offset += rest % a.shape[i] * a.y_stride[i];
+                     rest /= a.shape[i];
+                   }
+                   add_row(static_cast<const T*>(a.x) + x_offset, a.rank ? a.x_stride[last] : 0,
+                           static_cast<T*>(a.y) + y_offset, a.rank ? a.y_stride[last] : 0, inner);
+                 }
+               });
+}
+
+Status copy(const CopyArgs& a, Context& context) noexcept {
+  if (a.accumulate)
+    with_floating(a.dtype, [&]<class T>(T) { add_all<T>(a, context); });
+  else
+    with_bits(a.dtype, [&]<class T>(T) { copy_all<T>(a, context); });
+  return Status::ok;
+}
+
+}  // namespace
+
+namespace cpu::SMELT_ISA {
+void register_fill(KernelTable& table) {
+  add_kernel<FillArgs, fill>(table, SMELT_KERNEL_NAME("fill"));
+  add_kernel<ArangeArgs, arange>(table, SMELT_KERNEL_NAME("arange"));
+  add_kernel<CastArgs, cast>(table, SMELT_KERNEL_NAME("cast"));
+  add_kernel<CopyArgs, copy>(table, SMELT_KERNEL_NAME("copy"));
+}
+}  // namespace cpu::SMELT_ISA
+
+}  // namespace smelt

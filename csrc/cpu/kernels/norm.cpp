@@ -1,0 +1,318 @@
+// Batch and layer normalisation. Statistics are (mean, M2) of each chunk of rows, merged in order: the mean of squares
+// minus the square of the mean would lose everything when the mean is large.
+#include "cpu/kernels/common.inl.h"
+#include "cpu/kernels/families.h"
+
+namespace smelt {
+namespace {
+
+constexpr int64_t kGrain = 16384;
+constexpr int64_t kMaxChunks = 64;
+
+// Rows that one chunk has: by shape alone.
+int64_t chunk_rows(int64_t rows) { return max_of(int64_t{64}, ceil_div(rows, kMaxChunks)); }
+int64_t chunk_count(int64_t rows) { return max_of(int64_t{1}, ceil_div(rows, chunk_rows(rows))); }
+
+template <class Args>
+size_t two_per_chunk(const Args& a, int) {
+  return with_wide(a.dtype, [&]<class S>(S) {
+    return static_cast<size_t>(round_up((chunk_count(a.rows) * 2 + 2) * a.c * static_cast<int64_t>(sizeof(S)), 64));
+  });
+}
+
+// f(i, lanes) over the channels of each row in [begin, end).
+template <class V, class F>
+void each_row(int64_t begin, int64_t end, int64_t c, const F& f) {
+  for (int64_t row = begin; row < end; ++row)
+    each_vector<V>(c, [&](int64_t i, int lanes) { f(row * c + i, i, lanes); });
+}
+
+// ------------------------------------------------------------------------------------------------------- batch norm
+
+// Mean and M2 of rows [begin, end), two passes while the chunk is in cache.
+template <class S>
+void chunk_statistics(const S* x, int64_t begin, int64_t end, int64_t c, S* mean, S* m2) {
+  using V = Vec<S>;
+  for (int64_t i = 0; i < c; ++i) mean[i] = m2[i] = 0;
+  each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
+    store(mean + i, load<V>(mean + i, lanes) + load<V>(x + at, lanes), lanes);
+  });
+  const V scale = V::set(S(1) / static_cast<S>(end - begin));
+  each_vector<V>(c, [&](int64_t i, int lanes) { store(mean + i, load<V>(mean + i, lanes) * scale, lanes); });
+  each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
+    const V d = load<V>(x + at, lanes) - load<V>(mean + i, lanes);
+    store(m2 + i, fma(d, d, load<V>(m2 + i, lanes)), lanes);
+  });
+}
+
+// Chan's rule: (mean, m2) of `count` rows takes in those of `more`.
+template <class S>
+void merge_statistics(S* mean, S* m2, int64_t count, const S* other_mean, const S* other_m2, int64_t more, int64_t c) {
+  using V = Vec<S>;
+  const S total = static_cast<S>(count + more);
+  const V weight = V::set(static_cast<S>(more) / total);
+  const V cross = V::set(static_cast<S>(count) * static_cast<S>(more) / total);
+  each_vector<V>(c, [&](int64_t i, int lanes) {
+    const V old = load<V>(mean + i, lanes), d = load<V>(other_mean + i, lanes) - old;
+    store(mean + i, fma(d, weight, old), lanes);
+    const V sum = load<V>(m2 + i, lanes) + load<V>(other_m2 + i, lanes);
+    store(m2 + i, fma(d * d, cross, sum), lanes);
+  });
+}
+
+template <class S>
+void batch_statistics(const BatchNormArgs& a, Context& context) {
+  const int64_t c = a.c, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
+  S* partial = static_cast<S*>(context.workspace);  // (chunks, 2, C)
+  parallel_chunks(context, chunks, [&](int64_t chunk, int) {
+    S* mine = partial + chunk * 2 * c;
+    chunk_statistics(static_cast<const S*>(a.x), chunk * step, min_of((chunk + 1) * step, a.rows), c, mine, mine + c);
+  });
+  for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+    S* other = partial + chunk * 2 * c;
+    merge_statistics(partial, partial + c, chunk * step, other, other + c, min_of(step, a.rows - chunk * step), c);
+  }
+  S* mean = static_cast<S*>(a.mean);
+  S* rstd = static_cast<S*>(a.rstd);
+  S* running_mean = static_cast<S*>(a.running_mean);
+  S* running_var = static_cast<S*>(a.running_var);
+  const S n = static_cast<S>(a.rows), momentum = static_cast<S>(a.momentum);
+  for (int64_t i = 0; i < c; ++i) {
+    const S m2 = partial[c + i];
+    mean[i] = partial[i];
+    rstd[i] = S(1) / std::sqrt(m2 / n + static_cast<S>(a.eps));
+    running_mean[i] += momentum * (mean[i] - running_mean[i]);
+    running_var[i] += momentum * (m2 / (n - 1) - running_var[i]);  // the unbiased variance
+  }
+}
+
+template <class S>
+void batch_norm_run(const BatchNormArgs& a, Context& context) {
+  using V = Vec<S>;
+  const int64_t c = a.c;
+  if (a.rows == 0) return;
+  if (a.training) batch_statistics<S>(a, context);
+  S* scale = static_cast<S*>(context.workspace);  // the chunks' statistics are no longer needed
+  const S* mean = static_cast<const S*>(a.training ? a.mean : a.running_mean);
+  const S* weight = static_cast<const S*>(a.weight);
+  const S* bias = static_cast<const S*>(a.bias);
+  for (int64_t i = 0; i < c; ++i) {
+    if (!a.training) {
+      // Kept for backward, which takes the running statistics as constants.
+      static_cast<S*>(a.mean)[i] = mean[i];
+      static_cast<S*>(a.rstd)[i] = S(1) / std::sqrt(static_cast<const S*>(a.running_var)[i] + static_cast<S>(a.eps));
+    }
+    scale[i] = static_cast<const S*>(a.rstd)[i] * weight[i];
+  }
+  const S* x = static_cast<const S*>(a.x);
+  const S* residual = static_cast<const S*>(a.residual);
+  S* y = static_cast<S*>(a.y);
+  const bool relu = a.activation == Activation::relu;
+  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / c), [&](int64_t begin, int64_t end) {
+    each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
+      const V centred = load<V>(x + at, lanes) - load<V>(mean + i, lanes);
+      V v = fma(centred, load<V>(scale + i, lanes), load<V>(bias + i, lanes));
+      if (residual) v = v + load<V>(residual + at, lanes);
+      if (relu) v = max_nan(v, V::zero());
+      store(y + at, v, lanes);
+    });
+  });
+}
+
+Status batch_norm(const BatchNormArgs& a, Context& context) noexcept {
+  with_wide(a.dtype, [&]<class S>(S) { batch_norm_run<S>(a, context); });
+  return Status::ok;
+}
+
+template <class S>
+void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
+  using V = Vec<S>;
+  const int64_t c = a.c, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
+  const S* x = static_cast<const S*>(a.x);
+  const S* y = static_cast<const S*>(a.y);
+  const S* dy = static_cast<const S*>(a.dy);
+  const S* mean = static_cast<const S*>(a.mean);
+  const S* rstd = static_cast<const S*>(a.rstd);
+  const S* weight = static_cast<const S*>(a.weight);
+  const auto gradient = [&](int64_t at, int lanes) {  // behind the activation
+    const V g = load<V>(dy + at, lanes);
+    if (!y) return g;
+    const V out = load<V>(y + at, lanes);
+    return select(V::zero() < out, g, select(is_nan(out), out, V::zero()));
+  };
+  const auto normalised = [&](int64_t at, int64_t i, int lanes) {
+    return (load<V>(x + at, lanes) - load<V>(mean + i, lanes)) * load<V>(rstd + i, lanes);
+  };
+
+  S* partial = static_cast<S*>(context.workspace);  // (chunks, 2, C): sums of g and of g * normalised x
+  parallel_chunks(context, chunks, [&](int64_t chunk, int) {
+    S* sum_g = partial + chunk * 2 * c;
+    S* sum_gx = sum_g + c;
+    for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] = 0;
+    each_row<V>(chunk * step, min_of((chunk + 1) * step, a.rows), c, [&](int64_t at, int64_t i, int lanes) {
+      const V g = gradient(at, lanes);
+      store(sum_g + i, load<V>(sum_g + i, lanes) + g, lanes);
+      store(sum_gx + i, fma(g, normalised(at, i, lanes), load<V>(sum_gx + i, lanes)), lanes);
+    });
+  });
+  S* sum_g = partial;
+  S* sum_gx = partial + c;
+  for (int64_t chunk = 1; chunk < chunks; ++chunk)
+    for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] += partial[chunk * 2 * c + i];
+  S* dweight = static_cast<S*>(a.dweight);
+  S* dbias = static_cast<S*>(a.dbias);
+  for (int64_t i = 0; i < c; ++i) {
+    if (dweight) dweight[i] = a.accumulate_weight ? dweight[i] + sum_gx[i] : sum_gx[i];
+    if (dbias) dbias[i] = a.accumulate_bias ? dbias[i] + sum_g[i] : sum_g[i];
+  }
+  S* dx = static_cast<S*>(a.dx);
+  S* dresidual = static_cast<S*>(a.dresidual);
+  if (!dx && !dresidual) return;
+  // dx = scale (g - mean(g) - normalised x * mean(g * normalised x)); constants of each channel once.
+  S* scale = partial + 2 * c * chunks;
+  const S inverse = S(1) / static_cast<S>(max_of(a.rows, int64_t{1}));
+  for (int64_t i = 0; i < c; ++i) {
+    scale[i] = weight[i] * rstd[i];
+    sum_g[i] = a.training ? sum_g[i] * inverse : 0;
+    sum_gx[i] = a.training ? sum_gx[i] * inverse : 0;
+  }
+  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / c), [&](int64_t begin, int64_t end) {
+    each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
+      const V g = gradient(at, lanes);
+      if (dx) {
+        const V centred = g - load<V>(sum_g + i, lanes);
+        V d = load<V>(scale + i, lanes) * fma(-normalised(at, i, lanes), load<V>(sum_gx + i, lanes), centred);
+        if (a.accumulate_x) d = load<V>(dx + at, lanes) + d;
+        store(dx + at, d, lanes);
+      }
+      if (dresidual) store(dresidual + at, a.accumulate_residual ? load<V>(dresidual + at, lanes) + g : g, lanes);
+    });
+  });
+}
+
+Status batch_norm_backward(const BatchNormBackwardArgs& a, Context& context) noexcept {
+  with_wide(a.dtype, [&]<class S>(S) { batch_norm_backward_run<S>(a, context); });
+  return Status::ok;
+}
+
+// ------------------------------------------------------------------------------------------------------- layer norm
+
+template <class V, class S>
+S row_sum(const S* x, int64_t n) {
+  V acc = V::zero();
+  each_vector<V>(n, [&](int64_t i, int lanes) { acc = acc + load<V>(x + i, lanes); });
+  return sum(acc);
+}
+
+template <class S>
+void layer_norm_run(const LayerNormArgs& a, Context& context) {
+  using V = Vec<S>;
+  const int64_t d = a.d;
+  const S* weight = static_cast<const S*>(a.weight);
+  const S* bias = static_cast<const S*>(a.bias);
+  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / max_of(d, int64_t{1})), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const S* x = static_cast<const S*>(a.x) + row * d;
+      S* y = static_cast<S*>(a.y) + row * d;
+      const S mean = row_sum<V>(x, d) / static_cast<S>(d);
+      V acc = V::zero();
+      each_vector<V>(d, [&](int64_t i, int lanes) {
+        const V diff = keep_lanes(load<V>(x + i, lanes) - V::set(mean), lanes);
+        acc = fma(diff, diff, acc);
+      });
+      const S rstd = S(1) / std::sqrt(sum(acc) / static_cast<S>(d) + static_cast<S>(a.eps));
+      static_cast<S*>(a.mean)[row] = mean;
+      static_cast<S*>(a.rstd)[row] = rstd;
+      each_vector<V>(d, [&](int64_t i, int lanes) {
+        V v = (load<V>(x + i, lanes) - V::set(mean)) * V::set(rstd);
+        if (weight) v = v * load<V>(weight + i, lanes);
+        if (bias) v = v + load<V>(bias + i, lanes);
+        store(y + i, v, lanes);
+      });
+    }
+  });
+}
+
+Status layer_norm(const LayerNormArgs& a, Context& context) noexcept {
+  with_wide(a.dtype, [&]<class S>(S) { layer_norm_run<S>(a, context); });
+  return Status::ok;
+}
+
+size_t layer_norm_workspace(const LayerNormBackwardArgs& a, int) {
+  return a.dweight || a.dbias ? static_cast<size_t>(chunk_count(a.rows) * 2 * a.d) * 8 : 0;
+}
+
+template <class S>
+void layer_norm_backward_run(const LayerNormBackwardArgs& a, Context& context) {
+  using V = Vec<S>;
+  const int64_t d = a.d, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
+  const S* weight = static_cast<const S*>(a.weight);
+  S* partial = a.dweight || a.dbias ? static_cast<S*>(context.workspace) : nullptr;  // (chunks, 2, D)
+  parallel_chunks(context, chunks, [&](int64_t chunk, int) {
+    S* dweight = partial ? partial + chunk * 2 * d : nullptr;
+    S* dbias = partial ? dweight + d : nullptr;
+    for (int64_t i = 0; partial && i < 2 * d; ++i) dweight[i] = 0;
+    for (int64_t row = chunk * step; row < min_of((chunk + 1) * step, a.rows); ++row) {
+      const S* x = static_cast<const S*>(a.x) + row * d;
+      const S* dy = static_cast<const S*>(a.dy) + row * d;
+      const V mean = V::set(static_cast<const S*>(a.mean)[row]), rstd = V::set(static_cast<const S*>(a.rstd)[row]);
+      // dx = rstd (g - mean(g) - normalised x * mean(g * normalised x)) with g = dy * weight.
+      V sum_g = V::zero(), sum_gx = V::zero();
+      each_vector<V>(d, [&](int64_t i, int lanes) {
+        const V out = load<V>(dy + i, lanes), n = (load<V>(x + i, lanes) - mean) * rstd;
+        const V g = weight ? out * load<V>(weight + i, lanes) : out;  // 0 in empty lanes, as dy is
+        sum_g = sum_g + g;
+        sum_gx = fma(g, n, sum_gx);
+        if (partial) {
+          store(dweight + i, fma(out, n, load<V>(dweight + i, lanes)), lanes);
+          store(dbias + i, load<V>(dbias + i, lanes) + out, lanes);
+        }
+      });
+      if (!a.dx) continue;
+      S* dx = static_cast<S*>(a.dx) + row * d;
+      const V mean_g = V::set(sum(sum_g) / static_cast<S>(d)), mean_gx = V::set(sum(sum_gx) / static_cast<S>(d));
+      each_vector<V>(d, [&](int64_t i, int lanes) {
+        const V out = load<V>(dy + i, lanes), n = (load<V>(x + i, lanes) - mean) * rstd;
+        const V g = weight ? out * load<V>(weight + i, lanes) : out;
+        V v = rstd * fma(-n, mean_gx, g - mean_g);
+        if (a.accumulate_x) v = load<V>(dx + i, lanes) + v;
+        store(dx + i, v, lanes);
+      });
+    }
+  });
+  if (!partial) return;
+  parallel_for(context, d, 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      S w = partial[i], b = partial[d + i];
+      for (int64_t chunk = 1; chunk < chunks; ++chunk) {
+        w += partial[chunk * 2 * d + i];
+        b += partial[chunk * 2 * d + d + i];
+      }
+      S* dweight = static_cast<S*>(a.dweight);
+      S* dbias = static_cast<S*>(a.dbias);
+      if (dweight) dweight[i] = a.accumulate_weight ? dweight[i] + w : w;
+      if (dbias) dbias[i] = a.accumulate_bias ? dbias[i] + b : b;
+    }
+  });
+}
+
+Status layer_norm_backward(const LayerNormBackwardArgs& a, Context& context) noexcept {
+  with_wide(a.dtype, [&]<class S>(S) { layer_norm_backward_run<S>(a, context); });
+  return Status::ok;
+}
+
+}  // namespace
+
+namespace cpu::SMELT_ISA {
+void register_norm(KernelTable& table) {
+  add_kernel<BatchNormArgs, batch_norm, wide_only, two_per_chunk<BatchNormArgs>>(table,
+                                                                                SMELT_KERNEL_NAME("batch_norm"));
+  add_kernel<BatchNormBackwardArgs, batch_norm_backward, wide_only, two_per_chunk<BatchNormBackwardArgs>>(
+      table, SMELT_KERNEL_NAME("batch_norm_backward"));
+  add_kernel<LayerNormArgs, layer_norm, wide_only>(table, SMELT_KERNEL_NAME("layer_norm"));
+  add_kernel<LayerNormBackwardArgs, layer_norm_backward, wide_only, layer_norm_workspace>(
+      table, SMELT_KERNEL_NAME("layer_norm_backward"));
+}
+}  // namespace cpu::SMELT_ISA
+
+}  // namespace smelt

@@ -1,0 +1,164 @@
+// Optimizer updates over flat buffers, one pass each.
+#include "cpu/kernels/common.inl.h"
+#include "cpu/kernels/families.h"
+
+namespace smelt {
+namespace {
+
+constexpr int64_t kPiece = 8192;  // elements of the flat buffer
+
+int64_t flat_size(const Segment* segments, int64_t count) {
+  return count ? segments[count - 1].offset + segments[count - 1].length : 0;
+}
+
+// Calls f(segment, begin, end) for the parts of active segments inside [from, to).
+template <class F>
+void each_part(const Segment* segments, int64_t count, int64_t from, int64_t to, const F& f) {
+  int64_t low = 0, high = count;  // the last segment that begins at or before `from`
+  while (high - low > 1) {
+    const int64_t middle = (low + high) / 2;
+    (segments[middle].offset <= from ? low : high) = middle;
+  }
+  for (int64_t i = low; i < count && segments[i].offset < to; ++i) {
+    const int64_t begin = max_of(from, segments[i].offset), end = min_of(to, segments[i].offset + segments[i].length);
+    if (segments[i].active && begin < end) f(segments[i], begin, end);
+  }
+}
+
+template <class Args, class F>
+void each_active(const Args& a, Context& context, const F& f) {
+  const int64_t size = flat_size(a.segments, a.count);
+  parallel_for(context, ceil_div(size, kPiece), 2, [&](int64_t begin, int64_t end) {
+    each_part(a.segments, a.count, begin * kPiece, min_of(end * kPiece, size), f);
+  });
+}
+
+// --------------------------------------------------------------------------------------------------------- the norm
+
+size_t sum_squares_workspace(const SumSquaresArgs& a, int) {
+  // The segments are in memory of the device, which is this one.
+  return static_cast<size_t>(ceil_div(flat_size(a.segments, a.count), kPiece)) * sizeof(double);
+}
+
+template <class S>
+void sum_squares_run(const SumSquaresArgs& a, Context& context) {
+  using V = Vec<S>;
+  const S* grad = static_cast<const S*>(a.grad);
+  double* partial = static_cast<double*>(context.workspace);
+  const int64_t size = flat_size(a.segments, a.count), pieces = ceil_div(size, kPiece);
+  parallel_chunks(context, pieces, [&](int64_t piece, int) {
+    double total = 0;
+    each_part(a.segments, a.count, piece * kPiece, min_of((piece + 1) * kPiece, size),
+              [&](const Segment&, int64_t begin, int64_t end) {
+                V acc = V::zero();
+                each_vector<V>(end - begin, [&](int64_t i, int lanes) {
+                  const V g = load<V>(grad + begin + i, lanes);
+                  acc = fma(g, g, acc);
+                });
+                total += sum(acc);
+              });
+    partial[piece] = total;
+  });
+  double total = 0;
+  for (int64_t piece = 0; piece < pieces; ++piece) total += partial[piece];
+  *a.sum = total;
+}
+
+Status sum_squares(const SumSquaresArgs& a, Context& context) noexcept {
+  with_wide(a.dtype, [&]<class S>(S) { sum_squares_run<S>(a, context); });
+  return Status::ok;
+}
+
+Status clip_scale(const ClipScaleArgs& a, Context&) noexcept {
+  double total = 0;
+  for (int64_t i = 0; i < a.count; ++i) total += a.sums[i];
+  const double norm = std::sqrt(total);
+  *a.norm = norm;
+  const bool finite = norm - norm == 0;
+  a.block->skip = !finite;
+  a.block->grad_scale = finite && norm > a.max_norm ? static_cast<float>(a.max_norm / norm) : 1.0f;
+  return Status::ok;
+}
+
+// ------------------------------------------------------------------------------------------------------- the updates
+
+template <class S>
+void sgd_run(const SgdArgs& a, Context& context) {
+  using V = Vec<S>;
+  S* param = static_cast<S*>(a.param);
+  S* momentum = static_cast<S*>(a.momentum);
+  const S* grad = static_cast<const S*>(a.grad);
+  const V grad_scale = V::set(a.block->grad_scale);
+  each_active(a, context, [&](const Segment& segment, int64_t begin, int64_t end) {
+    const StepBlock::Group& group = a.block->group[segment.group];
+    const V lr = V::set(static_cast<S>(group.lr)), decay = V::set(static_cast<S>(group.weight_decay));
+    const V mu = V::set(static_cast<S>(group.beta1));
+    each_vector<V>(end - begin, [&](int64_t offset, int lanes) {
+      const int64_t i = begin + offset;
+      const V p = load<V>(param + i, lanes);
+      V g = fma(decay, p, load<V>(grad + i, lanes) * grad_scale);
+      if (momentum) {
+        const V m = fma(mu, load<V>(momentum + i, lanes), g);
+        store(momentum + i, m, lanes);
+        g = a.nesterov ? fma(mu, m, g) : m;
+      }
+      store(param + i, fma(-lr, g, p), lanes);
+    });
+  });
+}
+
+Status sgd(const SgdArgs& a, Context& context) noexcept {
+  if (a.block->skip) return Status::ok;
+  with_wide(a.dtype, [&]<class S>(S) { sgd_run<S>(a, context); });
+  return Status::ok;
+}
+
+template <class S>
+void adam_run(const AdamArgs& a, Context& context) {
+  using V = Vec<S>;
+  S* param = static_cast<S*>(a.param);
+  S* exp_avg = static_cast<S*>(a.exp_avg);
+  S* exp_avg_sq = static_cast<S*>(a.exp_avg_sq);
+  const S* grad = static_cast<const S*>(a.grad);
+  const V grad_scale = V::set(a.block->grad_scale);
+  each_active(a, context, [&](const Segment& segment, int64_t begin, int64_t end) {
+    const StepBlock::Group& group = a.block->group[segment.group];
+    const auto value = [](double x) { return V::set(static_cast<S>(x)); };
+    const V beta1 = value(group.beta1), beta2 = value(group.beta2), eps = value(group.eps);
+    const V rest1 = value(1 - group.beta1), rest2 = value(1 - group.beta2);
+    const V step = value(group.lr * group.inverse_bias_correction1);
+    const V correction2 = value(group.inverse_sqrt_bias_correction2);
+    const V coupled = value(a.decoupled ? 0 : group.weight_decay);
+    const V keep = value(a.decoupled ? 1 - group.lr * group.weight_decay : 1);
+    each_vector<V>(end - begin, [&](int64_t offset, int lanes) {
+      const int64_t i = begin + offset;
+      const V p = load<V>(param + i, lanes);
+      const V g = fma(coupled, p, load<V>(grad + i, lanes) * grad_scale);
+      const V m = fma(rest1, g, beta1 * load<V>(exp_avg + i, lanes));
+      const V v = fma(rest2 * g, g, beta2 * load<V>(exp_avg_sq + i, lanes));
+      store(exp_avg + i, m, lanes);
+      store(exp_avg_sq + i, v, lanes);
+      const V denominator = fma(sqrt(v), correction2, eps);
+      store(param + i, p * keep - step * m / denominator, lanes);
+    });
+  });
+}
+
+Status adam(const AdamArgs& a, Context& context) noexcept {
+  if (a.block->skip) return Status::ok;
+  with_wide(a.dtype, [&]<class S>(S) { adam_run<S>(a, context); });
+  return Status::ok;
+}
+
+}  // namespace
+
+namespace cpu::SMELT_ISA {
+void register_optimizer(KernelTable& table) {
+  add_kernel<SumSquaresArgs, sum_squares, wide_only, sum_squares_workspace>(table, SMELT_KERNEL_NAME("sum_squares"));
+  add_kernel<ClipScaleArgs, clip_scale>(table, SMELT_KERNEL_NAME("clip_scale"));
+  add_kernel<SgdArgs, sgd, wide_only>(table, SMELT_KERNEL_NAME("sgd"));
+  add_kernel<AdamArgs, adam, wide_only>(table, SMELT_KERNEL_NAME("adam"));
+}
+}  // namespace cpu::SMELT_ISA
+
+}  // namespace smelt

@@ -1,0 +1,155 @@
+// Max and average pooling over channels-last images: channels are the vector axis.
+#include "cpu/kernels/common.inl.h"
+#include "cpu/kernels/families.h"
+
+namespace smelt {
+namespace {
+
+struct Window {
+  int64_t y0, y1, x0, x1;  // pixels inside the image
+  int64_t padded;          // pixels of the window, those of the padding too
+};
+
+inline void window_axis(const PoolShape& s, int axis, int64_t index, int64_t extent, int64_t out, int64_t* begin,
+                        int64_t* end, int64_t* padded) {
+  if (s.adaptive) {
+    *begin = index * extent / out;
+    *end = ceil_div((index + 1) * extent, out);
+    *padded = *end - *begin;
+    return;
+  }
+  const int64_t first = index * s.stride[axis] - s.pad[axis];
+  *padded = min_of(first + s.kernel[axis], extent + s.pad[axis]) - first;
+  *begin = max_of(first, int64_t{0});
+  *end = min_of(first + s.kernel[axis], extent);
+}
+
+inline Window window(const PoolShape& s, int64_t p, int64_t q) {
+  Window w;
+  int64_t rows, columns;
+  window_axis(s, 0, p, s.h, s.p, &w.y0, &w.y1, &rows);
+  window_axis(s, 1, q, s.w, s.q, &w.x0, &w.x1, &columns);
+  w.padded = rows * columns;
+  return w;
+}
+
+// Keeps the larger of best and x and where it was; a NaN beats everything, the first one stays.
+template <class S>
+void keep_max(const S* __restrict x, S* __restrict best, int32_t* __restrict where, int32_t at, int64_t c) {
+  for (int64_t i = 0; i < c; ++i) {
+    const bool better = (x[i] > best[i]) | ((x[i] != x[i]) & (best[i] == best[i]));
+    best[i] = better ? x[i] : best[i];
+    where[i] = better ? at : where[i];
+  }
+}
+template <class S>
+void keep_max(const S* x, S* best, int64_t c) {
+  each_vector<Vec<S>>(c, [&](int64_t i, int lanes) {
+    store(best + i, max_nan(load<Vec<S>>(best + i, lanes), load<Vec<S>>(x + i, lanes)), lanes);
+  });
+}
+
+template <class S>
+void pool_max(const PoolShape& s, const S* image, const Window& w, S* y, int32_t* index) {
+  const int64_t first = w.y0 * s.w + w.x0;
+  for (int64_t i = 0; i < s.c; ++i) y[i] = image[first * s.c + i];
+  for (int64_t i = 0; index && i < s.c; ++i) index[i] = static_cast<int32_t>(first);
+  for (int64_t h = w.y0; h < w.y1; ++h)
+    for (int64_t x = w.x0; x < w.x1; ++x) {
+      const int64_t at = h * s.w + x;
+      if (index)
+        keep_max(image + at * s.c, y, index, static_cast<int32_t>(at), s.c);
+      else
+        keep_max(image + at * s.c, y, s.c);
+    }
+}
+
+template <class S>
+void pool_average(const PoolShape& s, const S* image, const Window& w, int64_t divisor, S* y) {
+  using V = Vec<S>;
+  for (int64_t i = 0; i < s.c; ++i) y[i] = 0;
+  for (int64_t h = w.y0; h < w.y1; ++h)
+    for (int64_t x = w.x0; x < w.x1; ++x) {
+      const S* pixel = image + (h * s.w + x) * s.c;
+      each_vector<V>(s.c, [&](int64_t i, int lanes) {
+        store(y + i, load<V>(y + i, lanes) + load<V>(pixel + i, lanes), lanes);
+      });
+    }
+  const S scale = S(1) / static_cast<S>(divisor);
+  for (int64_t i = 0; i < s.c; ++i) y[i] *= scale;
+}
+
+int64_t divisor_of(const Window& w, bool count_include_pad) {
+  return count_include_pad ? w.padded : max_of((w.y1 - w.y0) * (w.x1 - w.x0), int64_t{1});
+}
+
+template <class S>
+void forward(const Pool2dArgs& a, Context& context) {
+  const PoolShape& s = a.shape;
+  parallel_for(context, s.n * s.p, max_of(int64_t{1}, 32768 / max_of(s.q * s.c * 4, int64_t{1})),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t row = begin; row < end; ++row) {
+                   const S* image = static_cast<const S*>(a.x) + row / s.p * s.h * s.w * s.c;
+                   for (int64_t q = 0; q < s.q; ++q) {
+                     const Window w = window(s, row % s.p, q);
+                     const int64_t at = (row * s.q + q) * s.c;
+                     S* y = static_cast<S*>(a.y) + at;
+                     if (a.max)
+                       pool_max(s, image, w, y, a.index ? a.index + at : nullptr);
+                     else
+                       pool_average(s, image, w, divisor_of(w, a.count_include_pad), y);
+                   }
+                 }
+               });
+}
+
+Status pool2d(const Pool2dArgs& a, Context& context) noexcept {
+  with_wide(a.dtype, [&]<class S>(S) { forward<S>(a, context); });
+  return Status::ok;
+}
+
+// One image after the other: windows may overlap, and their sums keep the order of the windows.
+template <class S>
+void backward(const Pool2dBackwardArgs& a, Context& context) {
+  using V = Vec<S>;
+  const PoolShape& s = a.shape;
+  parallel_for(context, s.n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) {
+      S* image = static_cast<S*>(a.dx) + n * s.h * s.w * s.c;
+      for (int64_t i = 0; !a.accumulate && i < s.h * s.w * s.c; ++i) image[i] = 0;
+      for (int64_t out = 0; out < s.p * s.q; ++out) {
+        const int64_t at = (n * s.p * s.q + out) * s.c;
+        const S* dy = static_cast<const S*>(a.dy) + at;
+        if (a.max) {
+          for (int64_t i = 0; i < s.c; ++i) image[a.index[at + i] * s.c + i] += dy[i];
+          continue;
+        }
+        const Window w = window(s, out / s.q, out % s.q);
+        const V scale = V::set(S(1) / static_cast<S>(divisor_of(w, a.count_include_pad)));
+        for (int64_t h = w.y0; h < w.y1; ++h)
+          for (int64_t x = w.x0; x < w.x1; ++x) {
+            S* pixel = image + (h * s.w + x) * s.c;
+            each_vector<V>(s.c, [&](int64_t i, int lanes) {
+              store(pixel + i, fma(load<V>(dy + i, lanes), scale, load<V>(pixel + i, lanes)), lanes);
+            });
+          }
+      }
+    }
+  });
+}
+
+Status pool2d_backward(const Pool2dBackwardArgs& a, Context& context) noexcept {
+  with_wide(a.dtype, [&]<class S>(S) { backward<S>(a, context); });
+  return Status::ok;
+}
+
+}  // namespace
+
+namespace cpu::SMELT_ISA {
+void register_pool(KernelTable& table) {
+  add_kernel<Pool2dArgs, pool2d, wide_only>(table, SMELT_KERNEL_NAME("pool2d"));
+  add_kernel<Pool2dBackwardArgs, pool2d_backward, wide_only>(table, SMELT_KERNEL_NAME("pool2d_backward"));
+}
+}  // namespace cpu::SMELT_ISA
+
+}  // namespace smelt

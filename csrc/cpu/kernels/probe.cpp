@@ -1,0 +1,69 @@
+// Limits of the machine: multiply-adds from registers, reading, writing and copying memory.
+#include "cpu/kernels/common.inl.h"
+#include "cpu/kernels/families.h"
+
+namespace smelt {
+namespace {
+
+// Enough independent sums to fill the pipelines of two units with a latency of five.
+constexpr int kSums = 12;
+
+double multiply_add(int64_t rounds) {
+  VecF sum[kSums];
+  for (int i = 0; i < kSums; ++i) sum[i] = VecF::set(static_cast<float>(i));
+  const VecF a = VecF::set(0.999f), b = VecF::set(1e-3f);
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 12
+    for (int i = 0; i < kSums; ++i) sum[i] = fma(sum[i], a, b);
+  }
+  VecF total = sum[0];
+  for (int i = 1; i < kSums; ++i) total = total + sum[i];
+  volatile float sink = smelt::sum(total);
+  (void)sink;
+  return 2.0 * kSums * VecF::W * static_cast<double>(rounds);
+}
+
+double read(const float* p, int64_t n) {
+  VecF sum[4] = {VecF::zero(), VecF::zero(), VecF::zero(), VecF::zero()};
+  for (int64_t i = 0; i + 4 * VecF::W <= n; i += 4 * VecF::W)
+    for (int k = 0; k < 4; ++k) sum[k] = sum[k] + VecF::load(p + i + k * VecF::W);
+  volatile float sink = smelt::sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  (void)sink;
+  return 4.0 * static_cast<double>(n);
+}
+
+double write(float* p, int64_t n) {
+  for (int64_t i = 0; i + VecF::W <= n; i += VecF::W) VecF::set(1).store(p + i);
+  return 4.0 * static_cast<double>(n);
+}
+
+double copy(float* p, int64_t n) {  // the first half to the second
+  const int64_t half = n / 2;
+  for (int64_t i = 0; i + VecF::W <= half; i += VecF::W) VecF::load(p + i).store(p + half + i);
+  return 8.0 * static_cast<double>(half);
+}
+
+Status probe(const ProbeArgs& a, Context& context) noexcept {
+  const int64_t threads = context.threads, share = a.n / threads;
+  double done[256] = {};
+  parallel_chunks(context, threads, [&](int64_t i, int) {
+    float* p = a.memory + i * share;
+    if (a.kind == ProbeKind::fma) {
+      done[i] = multiply_add(a.rounds);
+      return;
+    }
+    for (int64_t r = 0; r < a.rounds; ++r)
+      done[i] += a.kind == ProbeKind::read ? read(p, share) : a.kind == ProbeKind::write ? write(p, share) : copy(p, share);
+  });
+  *a.done = 0;
+  for (int64_t i = 0; i < threads; ++i) *a.done += done[i];
+  return Status::ok;
+}
+
+}  // namespace
+
+namespace cpu::SMELT_ISA {
+void register_probe(KernelTable& table) { add_kernel<ProbeArgs, probe>(table, SMELT_KERNEL_NAME("probe")); }
+}  // namespace cpu::SMELT_ISA
+
+}  // namespace smelt

@@ -1,0 +1,104 @@
+// Functions of one element.
+#include "cpu/kernels/activation.inl.h"
+#include "cpu/kernels/families.h"
+
+namespace smelt {
+namespace {
+
+constexpr int64_t kGrain = 16384;
+
+template <class S>
+void unary_floating(const UnaryArgs& args, Context& context) {
+  using V = Vec<S>;
+  const S* x = static_cast<const S*>(args.x);
+  S* y = static_cast<S*>(args.y);
+  with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
+    parallel_for(context, args.n, kGrain, [&](int64_t begin, int64_t end) {
+      const V a = c<V>(args.a.f), b = c<V>(args.b.f);
+      each_vector<V>(end - begin, [&](int64_t i, int lanes) {
+        store(y + begin + i, apply<op>(load<V>(x + begin + i, lanes), a, b), lanes);
+      });
+    });
+  });
+}
+
+template <class T>
+T integer_op(UnaryOp op, T x, Scalar a, Scalar b) {
+  switch (op) {
+    case UnaryOp::neg: return static_cast<T>(T{0} - x);
+    case UnaryOp::abs: return x < 0 ? static_cast<T>(T{0} - x) : x;
+    case UnaryOp::sign: return static_cast<T>((x > 0) - (x < 0));
+    case UnaryOp::square: return static_cast<T>(static_cast<uint64_t>(x) * static_cast<uint64_t>(x));
+    case UnaryOp::relu: return x > 0 ? x : T{0};
+    case UnaryOp::clip: {
+      const int64_t low = max_of(static_cast<int64_t>(x), a.i);
+      return static_cast<T>(min_of(low, b.i));
+    }
+    default: return x;  // rounding leaves integers alone
+  }
+}
+
+template <class S>
+bool predicate(UnaryOp op, S stored) {
+  const auto x = from_storage(stored);
+  if (op == UnaryOp::isnan) return x != x;
+  if (op == UnaryOp::isinf) return x == x && (x - x) != (x - x);
+  return x == 0;  // logical_not
+}
+
+Status unary(const UnaryArgs& args, Context& context) noexcept {
+  if (gives_bool(args.op)) {
+    const auto run = [&]<class S>(S) {
+      parallel_for(context, args.n, kGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+          static_cast<bool*>(args.y)[i] = predicate(args.op, static_cast<const S*>(args.x)[i]);
+      });
+    };
+    is_floating(args.dtype) ? with_floating(args.dtype, run) : with_integer(args.dtype, run);
+  } else if (is_floating(args.dtype)) {
+    with_floating(args.dtype, [&]<class S>(S) { unary_floating<S>(args, context); });
+  } else {
+    with_integer(args.dtype, [&]<class T>(T) {
+      parallel_for(context, args.n, kGrain, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+          static_cast<T*>(args.y)[i] = integer_op(args.op, static_cast<const T*>(args.x)[i], args.a, args.b);
+      });
+    });
+  }
+  return Status::ok;
+}
+
+template <class S>
+void unary_backward_run(const UnaryBackwardArgs& args, Context& context) {
+  using V = Vec<S>;
+  const S* saved = static_cast<const S*>(args.saved);
+  const S* dy = static_cast<const S*>(args.dy);
+  S* dx = static_cast<S*>(args.dx);
+  with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
+    parallel_for(context, args.n, kGrain, [&](int64_t begin, int64_t end) {
+      const V a = c<V>(args.a.f), b = c<V>(args.b.f);
+      each_vector<V>(end - begin, [&](int64_t offset, int lanes) {
+        const int64_t i = begin + offset;
+        V d = load<V>(dy + i, lanes) * derivative<op>(load<V>(saved + i, lanes), a, b);
+        if (args.accumulate) d = load<V>(dx + i, lanes) + d;
+        store(dx + i, d, lanes);
+      });
+    });
+  });
+}
+
+Status unary_backward(const UnaryBackwardArgs& args, Context& context) noexcept {
+  with_floating(args.dtype, [&]<class S>(S) { unary_backward_run<S>(args, context); });
+  return Status::ok;
+}
+
+}  // namespace
+
+namespace cpu::SMELT_ISA {
+void register_unary(KernelTable& table) {
+  add_kernel<UnaryArgs, unary>(table, SMELT_KERNEL_NAME("unary"));
+  add_kernel<UnaryBackwardArgs, unary_backward, floating_only>(table, SMELT_KERNEL_NAME("unary_backward"));
+}
+}  // namespace cpu::SMELT_ISA
+
+}  // namespace smelt

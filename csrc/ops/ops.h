@@ -1,0 +1,110 @@
+// Every op: checks its input, gives the output's shape, calls the kernels and puts its node on the tape.
+// ValueError and TypeError are raised here and nowhere below. One file a family: shape, elementwise, reduce, index,
+// linear, conv, pool, norm, softmax, loss, random, optimizer.
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "core/kernels.h"
+#include "core/tensor.h"
+
+namespace smelt {
+
+// -------------------------------------------------------------------------------------------------- shape.cpp
+Tensor full(const Shape& shape, Scalar value, DType dtype, Device device);
+Tensor arange(Scalar start, Scalar step, int64_t n, DType dtype, Device device);
+Tensor copy(const Tensor& x);                  // dense, off the tape
+Tensor dense(const Tensor& x);                 // x itself unless its transposition is still to be carried out
+Tensor cast(const Tensor& x, DType dtype);
+Tensor to_device(const Tensor& x, Device device);
+Tensor reshape(const Tensor& x, const std::vector<int64_t>& shape);  // one extent may be -1
+Tensor permute(const Tensor& x, const std::vector<int64_t>& axes);
+Tensor swap_last(const Tensor& x);             // lazily: the bit that matmul consumes
+Tensor expand(const Tensor& x, const Shape& shape);
+struct SliceAxis {
+  int64_t start = 0, length = 0, step = 1;
+};
+Tensor slice(const Tensor& x, const std::vector<SliceAxis>& axes);  // one per axis, in range
+Tensor concat(const std::vector<Tensor>& xs, int64_t axis);
+Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widths, double value);
+// Writes; not on the tape. `y` must not need a gradient while grad mode is on.
+void assign(const Tensor& y, const Tensor& x);                                         // y[...] = x, broadcast
+void assign_slice(const Tensor& y, const std::vector<SliceAxis>& axes, const Tensor& x);
+void check_writable(const char* op, const Tensor& y);
+// The number of one-element tensor; waits for the device.
+Scalar item(const Tensor& x);
+
+// -------------------------------------------------------------------------------------------- elementwise.cpp
+Tensor unary(UnaryOp op, const Tensor& x, Scalar a = {}, Scalar b = {});
+Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b);
+struct Number {  // a Python number: gives way to a tensor's dtype of its kind
+  Scalar value;
+  enum Kind { boolean, integer, floating } kind;
+};
+Tensor binary(BinaryOp op, const Tensor& x, Number number, bool number_first);
+Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
+const char* op_name(UnaryOp op);
+const char* op_name(BinaryOp op);
+UnaryOp unary_op(Activation activation);
+
+// ------------------------------------------------------------------------------------------------- reduce.cpp
+Tensor reduce(ReduceOp op, const Tensor& x, const std::optional<std::vector<int64_t>>& axes, bool keepdims,
+              bool mean = false);
+std::pair<Tensor, Tensor> extremum(ReduceOp op, const Tensor& x, int64_t axis, bool keepdims);  // values, indices
+Tensor cumsum(const Tensor& x, int64_t axis);
+std::pair<Tensor, Tensor> sort(const Tensor& x, bool descending);  // along the last axis
+Tensor sum_to(const Tensor& x, const Shape& shape);                // undoes a broadcast; off the tape
+
+// -------------------------------------------------------------------------------------------------- index.cpp
+Tensor take(const Tensor& x, const Tensor& index, int64_t axis);
+Tensor gather(const Tensor& x, const Tensor& index, int64_t axis);
+Tensor scatter_add(const Tensor& x, const Tensor& index, const Tensor& values, int64_t axis);
+Tensor embedding(const Tensor& index, const Tensor& weight, int64_t padding_index);
+Tensor nonzero(const Tensor& mask);  // flat positions, int64
+void put(const Tensor& y, const Tensor& index, const Tensor& values);  // y[index] = values along the first axis
+// IndexError unless every element of `index` lies in [low, high) or is `ignore`.
+void check_index(const Tensor& index, int64_t low, int64_t high, const char* what, int64_t ignore);
+
+// ------------------------------------------------------------------------------------------------- linear.cpp
+Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation);
+
+// ------------------------------------------------------------------------------------------ conv.cpp, pool.cpp
+struct Conv2dOptions {
+  int64_t stride[2] = {1, 1};
+  int64_t padding[2][2] = {};  // (before, after) for rows and columns
+  bool same = false;           // padding so that the output has ceil(input / stride) rows and columns
+  int64_t dilation[2] = {1, 1};
+  int64_t groups = 1;
+  Activation activation = Activation::none;
+};
+Tensor conv2d(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);
+Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);  // rows: 1
+struct Pool2dOptions {
+  int64_t kernel[2] = {}, stride[2] = {}, padding[2] = {};
+  bool count_include_pad = true;
+};
+Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options);
+Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options);
+Tensor adaptive_pool2d(const Tensor& x, int64_t rows, int64_t columns, bool max);
+
+// --------------------------------------------------------------------------- norm.cpp, softmax.cpp, loss.cpp
+Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                  const Tensor& running_var, bool training, double momentum, double eps, const Tensor& residual,
+                  Activation activation);
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps);
+Tensor softmax(const Tensor& x, int64_t axis, bool log);
+Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const Tensor& weight, double label_smoothing,
+                     int64_t ignore_index, Reduction reduction);
+Tensor pointwise_loss(LossOp op, const Tensor& x, const Tensor& target, const Tensor& pos_weight, double delta,
+                      Reduction reduction);
+
+// ------------------------------------------------------------------------------------------------- random.cpp
+void manual_seed(uint64_t seed);
+GeneratorState generator_state();
+void set_generator_state(GeneratorState state);
+void advance_generator();  // a step's end: the counters drawn in it are added to the generator's offset
+Tensor random(const Shape& shape, RandomKind kind, Scalar a, Scalar b, DType dtype, Device device);
+Tensor dropout(const Tensor& x, double p);
+
+}  // namespace smelt

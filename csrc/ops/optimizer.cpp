@@ -1,0 +1,247 @@
+#include "ops/optimizer.h"
+
+#include <cmath>
+#include <limits>
+
+#include "ops/common.h"
+
+namespace smelt {
+namespace {
+
+constexpr int64_t kSegmentBytes = 256;
+constexpr int64_t kTotalBytes = 16384;  // the whole buffer can be cut into equal shards
+
+int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+}  // namespace
+
+Optimizer::Optimizer(OptimizerKind kind, bool momentum, bool nesterov)
+    : kind_(kind), momentum_(momentum), nesterov_(nesterov), clock_(make_ref<GradClock>()) {}
+
+Optimizer::~Optimizer() {
+  for (Entry& e : entries_) leaf_grad(e.tensor).owner = nullptr;
+}
+
+std::vector<const char*> Optimizer::state_names() const {
+  if (kind_ != OptimizerKind::sgd) return {"exp_avg", "exp_avg_sq"};
+  if (momentum_) return {"momentum"};
+  return {};
+}
+
+void Optimizer::add_group(const Group& group, const std::vector<std::pair<std::string, Tensor>>& parameters) {
+  require(groups_.size() < kMaxGroups, "optimizer", "at most ", kMaxGroups, " parameter groups, got more");
+  for (const auto& [name, t] : parameters) {
+    const LeafGrad& grad = leaf_grad(t);
+    require(grad.owner != this, "optimizer", "parameter '", name, "' is given twice");
+    require(grad.owner == nullptr, "optimizer", "parameter '", name, "' already belongs to another optimizer");
+    require_floating("optimizer", cat("parameter '", name, "'").c_str(), t);
+    const Tensor& first = entries_.empty() ? parameters[0].second : entries_[0].tensor;
+    require(t.device() == first.device(), "optimizer", "all parameters must be on ", first.device(), ", '", name,
+            "' is on ", t.device());
+  }
+  const int number = static_cast<int>(groups_.size());
+  groups_.push_back(group);
+  for (const auto& [name, t] : parameters) {
+    require(leaf_grad(t).owner == nullptr, "optimizer", "parameter '", name, "' is given twice");
+    leaf_grad(t).owner = this;
+    leaf_grad(t).set_clock(clock_);
+    Entry entry;
+    entry.name = name;
+    entry.tensor = t;
+    entry.group = number;
+    entries_.push_back(std::move(entry));
+  }
+}
+
+Optimizer::Group& Optimizer::group(int index) {
+  require(index >= 0 && index < group_count(), "optimizer", "group must be in [0, ", group_count(), "), got ", index);
+  return groups_[index];
+}
+
+bool Optimizer::layout_is_current() const {
+  for (const Entry& e : entries_) {
+    if (e.tensor.impl()->requires_grad != (e.flat >= 0)) return false;
+    if (e.flat >= 0 && (flats_[e.flat].dtype != e.tensor.dtype() ||
+                        e.tensor.impl()->storage->base() != flats_[e.flat].param.impl()->storage))
+      return false;
+  }
+  return true;
+}
+
+void Optimizer::pack() {
+  OpScope scope("optimizer");
+  NoGrad no_grad;
+  if (layout_generation_ > 0 && layout_is_current()) return;
+  for (const Entry& e : entries_) {
+    const Storage& s = e.tensor.storage();
+    if (s.exports() > 0)
+      fail(ErrorKind::runtime, "optimizer", "parameter '", e.name, "' is moved into a flat buffer now, but ",
+           s.exports(), " NumPy or DLPack view of its memory is alive; delete that view first");
+  }
+  // Old buffers stay alive until every parameter has been copied out of them.
+  const std::vector<Flat> old = std::exchange(flats_, {});
+  for (Entry& e : entries_) {
+    e.flat = e.segment = -1;
+    if (!e.tensor.impl()->requires_grad) continue;
+    for (size_t i = 0; i < flats_.size() && e.flat < 0; ++i)
+      if (flats_[i].dtype == e.tensor.dtype()) e.flat = static_cast<int>(i);
+    if (e.flat < 0) {
+      e.flat = static_cast<int>(flats_.size());
+      flats_.emplace_back().dtype = e.tensor.dtype();
+    }
+    Flat& flat = flats_[e.flat];
+    e.segment = static_cast<int>(flat.segments.size());
+    flat.segments.push_back({.offset = flat.size, .length = e.tensor.numel(), .group = e.group, .active = 0});
+    flat.entries.push_back(static_cast<int>(&e - entries_.data()));
+    flat.size += round_up(e.tensor.nbytes(), kSegmentBytes) / dtype_size(flat.dtype);
+  }
+  const Device device = entries_.empty() ? Device{} : entries_[0].tensor.device();
+  for (Flat& flat : flats_) {
+    flat.size = round_up(flat.size * dtype_size(flat.dtype), kTotalBytes) / dtype_size(flat.dtype);
+    flat.param = full(Shape{flat.size}, {}, flat.dtype, device);
+    flat.grad = full(Shape{flat.size}, {}, flat.dtype, device);
+    for (size_t i = 0; i < state_names().size(); ++i) flat.state[i] = full(Shape{flat.size}, {}, flat.dtype, device);
+    flat.segment_memory = Storage::allocate(flat.segments.size() * sizeof(Segment), device);
+    for (int entry : flat.entries) place(entries_[entry], flat);
+  }
+  for (Entry& e : entries_)
+    if (e.flat < 0) remove(e);
+  if (!block_memory_) block_memory_ = Storage::allocate(sizeof(StepBlock), device);
+  norm_memory_ = Storage::allocate((flats_.size() + 1) * sizeof(double), device);
+  const std::vector<double> unknown(flats_.size() + 1, std::numeric_limits<double>::quiet_NaN());
+  backend(device).from_host(norm_memory_->data(), unknown.data(), unknown.size() * sizeof(double));
+  ++layout_generation_;
+}
+
+void Optimizer::place(Entry& e, Flat& flat) {
+  const int64_t offset = flat.segments[e.segment].offset;
+  // The storage moves, so that every tensor that shares it follows. One that is a part of a larger storage gets its own.
+  TensorImpl* impl = e.tensor.impl();
+  const size_t bytes = static_cast<size_t>(e.tensor.nbytes());
+  if (impl->offset != 0 || impl->storage->bytes() != bytes) {
+    const Tensor own = copy(e.tensor);
+    impl->storage = own.impl()->storage;
+    impl->offset = 0;
+  }
+  impl->storage->move_into(flat.param.impl()->storage, static_cast<size_t>(offset * dtype_size(flat.dtype)));
+
+  LeafGrad& grad = leaf_grad(e.tensor);
+  const Tensor old_grad = visible_grad(e.tensor);
+  grad.buffer = alias(flat.grad, e.tensor.shape(), offset);
+  const auto move = [&](const Tensor& from, const Tensor& to) {
+    launch(CastArgs{.x = from.data(), .y = to.data(), .n = to.numel(), .from = from.dtype(), .to = to.dtype()},
+           to.device());
+  };
+  if (old_grad) move(old_grad, grad.buffer);
+  for (size_t i = 0; i < state_names().size(); ++i) {
+    const Tensor view = alias(flat.state[i], e.tensor.shape(), offset);
+    if (e.state[i]) move(e.state[i], view);
+    e.state[i] = view;
+  }
+}
+
+// A parameter that was frozen: value, gradient and state in memory of their own.
+void Optimizer::remove(Entry& e) {
+  if (e.tensor.impl()->storage->base()) e.tensor.impl()->storage->move_out();
+  LeafGrad& grad = leaf_grad(e.tensor);
+  if (grad.buffer) grad.buffer = copy(grad.buffer);
+  for (Tensor& s : e.state)
+    if (s) s = copy(s);
+}
+
+Tensor Optimizer::state(int index, int which) {
+  Entry& e = entries_.at(index);
+  if (!e.state[which]) {
+    NoGrad no_grad;
+    e.state[which] = full(e.tensor.shape(), {}, e.tensor.dtype(), e.tensor.device());
+  }
+  return e.state[which];
+}
+
+void Optimizer::write_block() {
+  const bool adam = kind_ != OptimizerKind::sgd;
+  StepBlock next{};
+  next.step = steps_;
+  next.grad_scale = 1;
+  for (int i = 0; i < group_count(); ++i) {
+    const Group& g = groups_[i];
+    StepBlock::Group& out = next.group[i];
+    out = {.lr = g.lr, .weight_decay = g.weight_decay, .eps = g.eps, .beta1 = g.beta1, .beta2 = g.beta2,
+           .inverse_bias_correction1 = 1, .inverse_sqrt_bias_correction2 = 1, .reserved = 0};
+    if (!adam) continue;
+    const double t = static_cast<double>(steps_);
+    out.inverse_bias_correction1 = 1.0 / (1.0 - std::pow(g.beta1, t));
+    out.inverse_sqrt_bias_correction2 = 1.0 / std::sqrt(1.0 - std::pow(g.beta2, t));
+  }
+  const Device device = block_memory_->device();
+  backend(device).from_host(block_memory_->data(), &next, sizeof next);
+  for (Flat& flat : flats_)
+    backend(device).from_host(flat.segment_memory->data(), flat.segments.data(),
+                              flat.segments.size() * sizeof(Segment));
+}
+
+void Optimizer::clip(double clip_norm) {
+  auto* sums = reinterpret_cast<double*>(norm_memory_->data());
+  const Device device = block_memory_->device();
+  for (size_t i = 0; i < flats_.size(); ++i) {
+    const Flat& flat = flats_[i];
+    launch(SumSquaresArgs{.grad = flat.grad.data(),
+                          .segments = reinterpret_cast<const Segment*>(flat.segment_memory->data()), .sum = sums + i,
+                          .count = static_cast<int64_t>(flat.segments.size()), .dtype = flat.dtype},
+           device);
+  }
+  launch(ClipScaleArgs{.sums = sums, .norm = sums + flats_.size(), .block = block(),
+                       .count = static_cast<int64_t>(flats_.size()), .max_norm = clip_norm},
+         device);
+}
+
+void Optimizer::update(Flat& flat) {
+  const auto* segments = reinterpret_cast<const Segment*>(flat.segment_memory->data());
+  const auto count = static_cast<int64_t>(flat.segments.size());
+  if (kind_ == OptimizerKind::sgd) {
+    launch(SgdArgs{.param = flat.param.data(), .grad = flat.grad.data(),
+                   .momentum = momentum_ ? flat.state[0].data() : nullptr, .segments = segments, .block = block(),
+                   .count = count, .dtype = flat.dtype, .nesterov = nesterov_},
+           flat.param.device());
+  } else {
+    launch(AdamArgs{.param = flat.param.data(), .grad = flat.grad.data(), .exp_avg = flat.state[0].data(),
+                    .exp_avg_sq = flat.state[1].data(), .segments = segments, .block = block(), .count = count,
+                    .dtype = flat.dtype, .decoupled = kind_ == OptimizerKind::adamw},
+           flat.param.device());
+  }
+  flat.param.storage().bump_version();
+}
+
+void Optimizer::step(double clip_norm) {
+  OpScope scope("optimizer");
+  pack();
+  bool any = false;
+  for (Flat& flat : flats_) {
+    for (size_t i = 0; i < flat.segments.size(); ++i) {
+      const LeafGrad& grad = *entries_[flat.entries[i]].tensor.impl()->leaf_grad;
+      flat.segments[i].active = grad.state() == GradState::filled;
+      any = any || flat.segments[i].active;
+    }
+  }
+  if (!any) fail(ErrorKind::runtime, "optimizer", "step() needs at least one gradient, got none: call backward() first");
+  WithoutInterpreterLock unlocked(true);
+  ++steps_;
+  write_block();
+  if (clip_norm > 0) clip(clip_norm);
+  for (Flat& flat : flats_) update(flat);
+  clock_->age();
+  if (clip_norm > 0) {
+    StepBlock done;
+    backend(block_memory_->device()).to_host(&done, block_memory_->data(), sizeof done);
+    skipped_ += done.skip != 0;
+  }
+}
+
+double Optimizer::last_norm() {
+  if (!norm_memory_) return std::numeric_limits<double>::quiet_NaN();
+  double norm;
+  backend(norm_memory_->device()).to_host(&norm, norm_memory_->data() + flats_.size() * sizeof(double), sizeof norm);
+  return norm;
+}
+
+}  // namespace smelt

@@ -1,0 +1,86 @@
+// Optimizers over flat buffers: parameters, gradients and state of one (optimizer, dtype) lie in one buffer each, so a
+// step is one kernel call a dtype whatever the number of tensors, and zero_grad() costs O(1).
+#pragma once
+#include <string>
+#include <vector>
+
+#include "core/kernels.h"
+#include "tape/leaf.h"
+
+namespace smelt {
+
+enum class OptimizerKind { sgd, adam, adamw };
+
+class Optimizer final : public RefCounted {
+ public:
+  struct Group {
+    double lr = 0, weight_decay = 0, eps = 0, beta1 = 0, beta2 = 0;
+  };
+
+  Optimizer(OptimizerKind kind, bool momentum, bool nesterov);
+  ~Optimizer() override;
+
+  // ValueError names the parameter when it belongs to an optimizer already or is on another device.
+  void add_group(const Group& group, const std::vector<std::pair<std::string, Tensor>>& parameters);
+  Group& group(int index);
+  int group_count() const { return static_cast<int>(groups_.size()); }
+
+  // One update from the filled gradients; RuntimeError when none is. clip_norm <= 0: no clipping.
+  void step(double clip_norm);
+  void zero_grad() { clock_->clear(); }
+
+  // Moves the parameters into flat buffers, now instead of at the first step.
+  void pack();
+  // Counts how often the buffers were laid out anew.
+  int64_t layout_generation() const { return layout_generation_; }
+
+  int64_t steps() const { return steps_; }
+  void set_steps(int64_t steps) { steps_ = steps; }
+  int64_t skipped() const { return skipped_; }
+  void set_skipped(int64_t skipped) { skipped_ = skipped; }
+  double last_norm();  // of the last clipped step; NaN before
+
+  // State tensors by name and parameter, in the order of registration; views of the flat buffers.
+  std::vector<const char*> state_names() const;
+  int parameter_count() const { return static_cast<int>(entries_.size()); }
+  const std::string& parameter_name(int index) const { return entries_[index].name; }
+  Tensor parameter(int index) const { return entries_[index].tensor; }
+  Tensor state(int index, int which);
+
+ private:
+  struct Entry {
+    std::string name;
+    Tensor tensor;
+    int group = 0;
+    int flat = -1;       // which buffer holds it, -1 outside
+    int segment = -1;    // its number there
+    Tensor state[2];     // views while packed, own memory while outside (a frozen parameter keeps its state)
+  };
+  struct Flat {
+    DType dtype;
+    int64_t size = 0;  // elements
+    Tensor param, grad, state[2];
+    std::vector<Segment> segments;
+    std::vector<int> entries;
+    Ref<Storage> segment_memory;
+  };
+
+  bool layout_is_current() const;
+  void place(Entry& entry, Flat& flat);
+  void remove(Entry& entry);
+  void write_block();
+  void clip(double clip_norm);
+  void update(Flat& flat);
+  StepBlock* block() { return reinterpret_cast<StepBlock*>(block_memory_->data()); }
+
+  OptimizerKind kind_;
+  bool momentum_, nesterov_;
+  Ref<GradClock> clock_;
+  std::vector<Group> groups_;
+  std::vector<Entry> entries_;
+  std::vector<Flat> flats_;
+  Ref<Storage> block_memory_, norm_memory_;  // norm: one sum a flat buffer, then the norm itself
+  int64_t steps_ = 0, skipped_ = 0, layout_generation_ = 0;
+};
+
+}  // namespace smelt

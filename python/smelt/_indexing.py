@@ -1,0 +1,109 @@
+"""x[...] with masks and index arrays, by NumPy's rules: compositions of take and reshape."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._core import Tensor
+
+
+def _expand_key(x: Tensor, key: Any) -> list[Any]:
+    """The key as one item for each axis of x, and None; masks become index tensors."""
+    items: list[Any] = list(key) if isinstance(key, tuple) else [key]
+    out: list[Any] = []
+    used = 0
+    for item in items:
+        if isinstance(item, (list, np.ndarray, bool, np.bool_)):
+            array = np.asarray(item)
+            item = _core.from_numpy(
+                array.astype(np.int64) if array.size == 0 and isinstance(item, list) else array, True
+            )
+        if isinstance(item, Tensor) and item.dtype == "bool":
+            used += item.ndim
+        elif item is not None and item is not Ellipsis:
+            used += 1
+        out.append(item)
+    if used > x.ndim:
+        raise IndexError(f"index: at most {x.ndim} indices for shape {x.shape}, got {used}")
+    at = next((i for i, item in enumerate(out) if item is Ellipsis), None)
+    if at is None:
+        out += [slice(None)] * (x.ndim - used)
+    else:
+        out[at : at + 1] = [slice(None)] * (x.ndim - used)
+    expanded: list[Any] = []
+    axis = 0
+    for item in out:
+        if isinstance(item, Tensor) and item.dtype == "bool":
+            covered = x.shape[axis : axis + item.ndim]
+            if item.shape != covered:
+                raise IndexError(f"index: the mask must have shape {covered} there, got {item.shape}")
+            rest = _core.nonzero(item)
+            axes = []
+            for extent in reversed(item.shape):
+                axes.append(rest % extent)
+                rest = rest // extent
+            expanded += reversed(axes)
+            axis += item.ndim
+        else:
+            expanded.append(item)
+            axis += item is not None
+    return expanded
+
+
+def _is_array(item: Any) -> bool:
+    return isinstance(item, Tensor)
+
+
+def get_item(x: Tensor, key: Any) -> Tensor:
+    items = _expand_key(x, key)
+    # Integers beside arrays broadcast with them.
+    items = [
+        item if item is None or isinstance(item, (slice, Tensor)) else _core.full([], int(item), "int64", x.device)
+        for item in items
+    ]
+    arrays = [i for i, item in enumerate(items) if _is_array(item)]
+    together = arrays[-1] - arrays[0] + 1 == len(arrays)
+    basic = tuple(slice(None) if _is_array(item) else item for item in items)
+    part = x[basic]
+    shape = part.shape
+    # The arrays' axes to the front, as one; then rows are taken.
+    others = [i for i in range(part.ndim) if i not in arrays]
+    moved = _core.permute(part, [*arrays, *others])
+    extents = [shape[i] for i in arrays]
+    rest = [shape[i] for i in others]
+    index: Tensor | None = None
+    for extent, i in zip(extents, arrays):
+        given = items[i]
+        if given.dtype.is_floating:
+            raise IndexError(f"index: arrays must be integers or bool, got {given.dtype}")
+        own = _core.cast(given, "int64")
+        wrapped = _core.where(own < 0, own + extent, own)
+        bad = (wrapped < 0) | (wrapped >= extent)
+        if wrapped.size and bool(_core.any(bad, None, False)):
+            first = _core.take(_core.reshape(own, [own.size]), _core.nonzero(bad), 0)
+            raise IndexError(f"index: must be in [{-extent}, {extent}), got {int(first[0])}")
+        index = wrapped if index is None else index * extent + wrapped
+    assert index is not None
+    flat = _core.reshape(moved, [math.prod(extents), *rest])
+    out = _core.take(flat, index, 0)
+    if not together or arrays[0] == 0:
+        return out
+    # Arrays that stand side by side leave their axes where they were.
+    count = index.ndim
+    before = sum(1 for i in others if i < arrays[0])
+    order = [*range(count, count + before), *range(count), *range(count + before, out.ndim)]
+    return _core.permute(out, order)
+
+
+def set_item(x: Tensor, key: Any, value: Any) -> None:
+    if x.requires_grad and _core.grad_enabled():
+        raise RuntimeError("assign: a tensor that requires a gradient is written under smelt.no_grad() only")
+    positions = _core.reshape(_core.arange(0, 1, x.size, "int64", x.device), list(x.shape))
+    index = get_item(positions, key)
+    values = _core.expand(_core.cast(_core.to_tensor(value)._detach(), x.dtype), list(index.shape))
+    flat = _core.reshape(x._detach(), [x.size])
+    _core.put(flat, _core.reshape(index, [index.size]), _core.reshape(values, [index.size]))

@@ -1,0 +1,202 @@
+"""Timing of two rivals in turn."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .. import _core
+
+__all__ = ["Comparison", "compare", "foreign_load", "limits", "wait_until_quiet"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Times of two functions that ran in turn.
+
+    Attributes:
+        ours: median seconds of the first.
+        theirs: median seconds of the second.
+        ratio: median of theirs / ours over the pairs: above 1 the first is faster.
+        low, high: 95 % interval of that median.
+        pairs: how many pairs there were.
+        load: largest share of the CPU that other processes used meanwhile.
+    """
+
+    ours: float
+    theirs: float
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+    load: float
+
+
+def _cpu_times() -> tuple[float, float]:
+    """Seconds of work of the whole machine, and of this process, since some moment."""
+    with open("/proc/stat") as file:
+        fields = [int(v) for v in file.readline().split()[1:9]]
+    tick = os.sysconf("SC_CLK_TCK")
+    busy = sum(fields) - fields[3] - fields[4]  # without idle and iowait
+    own = os.times()
+    return busy / tick, own.user + own.system
+
+
+class _Watch:
+    """The share of the CPU that other processes have used since the last look."""
+
+    def __init__(self) -> None:
+        self._at, self._times = time.perf_counter(), _cpu_times()
+
+    def share(self) -> float:
+        now, times = time.perf_counter(), _cpu_times()
+        seconds = (now - self._at) * (os.cpu_count() or 1)
+        foreign = (times[0] - self._times[0]) - (times[1] - self._times[1])
+        self._at, self._times = now, times
+        return max(0.0, foreign / seconds) if seconds > 0 else 0.0
+
+
+def foreign_load(seconds: float = 0.2) -> float:
+    """The share of the machine's CPU that other processes use.
+
+    Args:
+        seconds: how long to watch.
+
+    Returns:
+        From 0 to 1.
+
+    Example:
+        >>> 0 <= smelt.bench.foreign_load(0.05) <= 1
+        True
+    """
+    watch = _Watch()
+    time.sleep(seconds)
+    return min(watch.share(), 1.0)
+
+
+def wait_until_quiet(limit: float = 0.1, timeout: float = 60.0) -> bool:
+    """Waits until other processes use little of the CPU: before that, a ratio means nothing.
+
+    Args:
+        limit: the share that counts as little.
+        timeout: seconds after which to give up.
+
+    Returns:
+        Whether it became quiet.
+
+    Example:
+        >>> smelt.bench.wait_until_quiet(limit=1.0)
+        True
+    """
+    end = time.perf_counter() + timeout
+    while foreign_load(0.5) > limit:
+        if time.perf_counter() > end:
+            return False
+    return True
+
+
+def _repeats(function: Callable[[], Any], seconds: float) -> int:
+    """How often to call a function so that one measurement lasts about so long."""
+    begin = time.perf_counter()
+    function()
+    once = max(time.perf_counter() - begin, 1e-7)
+    return max(1, int(seconds / once))
+
+
+def _time(function: Callable[[], Any], repeats: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        function()
+    return (time.perf_counter() - begin) / repeats
+
+
+def compare(
+    ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int = 15, seconds: float = 0.02, warmup: int = 3
+) -> Comparison:
+    """Times two functions in turn.
+
+    Args:
+        ours: the one.
+        theirs: the other.
+        pairs: how many pairs of measurements, at least 5.
+        seconds: how long one measurement lasts at least; short functions are called often enough.
+        warmup: calls of each before the first measurement.
+
+    Returns:
+        Medians, and the median of the paired ratios with its interval (from the order statistics of the pairs).
+
+    Raises:
+        ValueError: fewer than 5 pairs.
+
+    Example:
+        >>> c = smelt.bench.compare(lambda: sum(range(1000)), lambda: sum(range(9000)), pairs=5, seconds=0.001)
+        >>> c.ratio > 2
+        True
+    """
+    if pairs < 5:
+        raise ValueError(f"compare: pairs must be at least 5, got {pairs}")
+    for _ in range(warmup):
+        ours()
+        theirs()
+    repeats = _repeats(ours, seconds), _repeats(theirs, seconds)
+    watch = _Watch()
+    load = 0.0
+    times: list[tuple[float, float]] = []
+    for i in range(pairs):
+        # Which comes first alternates too.
+        if i % 2 == 0:
+            a = _time(ours, repeats[0])
+            b = _time(theirs, repeats[1])
+        else:
+            b = _time(theirs, repeats[1])
+            a = _time(ours, repeats[0])
+        times.append((a, b))
+        load = max(load, watch.share())
+    ratios = sorted(b / a for a, b in times)
+    # The median lies between these two of n sorted values with probability 95 % (normal approximation to the binomial).
+    half = 0.98 * pairs**0.5
+    low, high = ratios[max(0, int(pairs / 2 - half))], ratios[min(pairs - 1, int(pairs / 2 + half))]
+    return Comparison(
+        ours=statistics.median(a for a, _ in times),
+        theirs=statistics.median(b for _, b in times),
+        ratio=statistics.median(ratios),
+        low=low,
+        high=high,
+        pairs=pairs,
+        load=min(load, 1.0),
+    )
+
+
+def limits(megabytes: int = 256) -> dict[str, float]:
+    """What this machine can do at best, with the instruction set and threads in use.
+
+    Args:
+        megabytes: memory to move, more than the caches hold.
+
+    Returns:
+        ``fma_gflops`` from registers, ``read_gbs``, ``write_gbs`` and ``copy_gbs`` of memory; each the best of 5.
+
+    Example:
+        >>> smelt.bench.limits(megabytes=1)["fma_gflops"] > 0
+        True
+    """
+    memory = _core.full([megabytes * 262144], 1, "float32", "cpu")
+
+    def best(kind: str, rounds: int) -> float:
+        rates = []
+        for _ in range(5):
+            begin = time.perf_counter()
+            done = _core.probe(kind, memory, rounds)
+            rates.append(done / (time.perf_counter() - begin) / 1e9)
+        return max(rates)
+
+    return {
+        "fma_gflops": best("fma", 2_000_000),
+        "read_gbs": best("read", 1),
+        "write_gbs": best("write", 1),
+        "copy_gbs": best("copy", 1),
+    }

@@ -1,0 +1,5 @@
+"""The command ``smelt``."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,179 @@
+"""Arguments, exit codes, and nothing else: each command has a file of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from .. import __version__
+
+__all__ = ["build_parser", "main"]
+
+
+class UsageError(Exception):
+    """A mistake in how the command was called: one line, exit code 2."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message}\n")
+        raise SystemExit(2)
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.lstrip("-").isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{text}'")
+    return value
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number above 0, got '{text}'")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be a number in [0, 1), got '{text}'")
+    return value
+
+
+def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str, example: str) -> Any:
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--json", action="store_true", help="print exactly one JSON object on standard output")
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    from . import evaluate, info, predict, train
+
+    parser = _Parser(
+        prog="smelt",
+        description="Trains, evaluates and uses AI models.",
+        epilog="example:\n  smelt train digits",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"smelt {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    _add(commands, "info", info.run, "show version, CPU, instruction sets and devices", "smelt info --json")
+
+    p = _add(
+        commands, "train", train.run, "train a model and write a run folder", "smelt train mnist --model cnn --epochs 5"
+    )
+    p.add_argument(
+        "dataset",
+        metavar="DATASET|PATH",
+        help="digits (in the package), mnist, fashion-mnist, kmnist, or an .npz file with arrays x and y",
+    )
+    p.add_argument("--model", choices=("mlp", "cnn"), default="cnn", help="the network (default: cnn)")
+    p.add_argument("--epochs", type=_positive, help="how often every row is seen (default: 30 for digits, else 5)")
+    p.add_argument("--batch-size", type=_positive, help="rows of a step (default: 64 for digits, else 128)")
+    p.add_argument(
+        "--lr", type=_rate, default=2e-3, help="largest learning rate of the one-cycle schedule (default: 0.002)"
+    )
+    p.add_argument("--validation", type=_share, default=0.1, help="share of the training rows held out (default: 0.1)")
+    p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    p.add_argument(
+        "--precision", choices=("float32", "fp32"), default="float32", help="number format (default: float32)"
+    )
+    p.add_argument("--seed", type=int, default=0, help="of weights, order and dropout (default: 0)")
+    p.add_argument("--threads", type=_positive, help="threads of the kernels (default: all cores that may be used)")
+    p.add_argument(
+        "--data", metavar="FOLDER", help="folder with the datasets (default: SMELT_DATA, else ~/.cache/smelt)"
+    )
+    p.add_argument("--download", action="store_true", help="fetch the dataset's files when they are not there")
+    p.add_argument("--out", metavar="FOLDER", help="run folder (default: runs/<dataset>-<model>-<time>)")
+    p.add_argument("--resume", action="store_true", help="go on with the run in --out, or with the newest one")
+    p.add_argument(
+        "--checkpoint-every", type=_positive, metavar="STEPS", help="steps between checkpoints (default: an epoch)"
+    )
+    p.add_argument("--min-accuracy", type=_share, metavar="SHARE", help="exit with 1 when the test accuracy is below")
+    p.add_argument("--quiet", action="store_true", help="no table and no progress bar")
+
+    p = _add(
+        commands,
+        "evaluate",
+        evaluate.run,
+        "measure a trained model on its test set",
+        "smelt evaluate runs/digits-cnn-20260101-120000",
+    )
+    p.add_argument("path", metavar="RUN", help="run folder")
+    p.add_argument(
+        "--data", metavar="FOLDER|PATH", help="folder with the datasets, or an .npz file with arrays x and y"
+    )
+    p.add_argument("--threads", type=_positive, help="threads of the kernels")
+
+    p = _add(
+        commands,
+        "predict",
+        predict.run,
+        "predict with a trained model",
+        "smelt predict runs/digits-cnn-20260101-120000 images.npy --proba",
+    )
+    p.add_argument("path", metavar="RUN", help="run folder or model file")
+    p.add_argument("input", metavar="INPUT", help=".npy, .npz, .idx (.gz), .png or .csv")
+    p.add_argument("--proba", action="store_true", help="probabilities of all classes instead of labels")
+    p.add_argument("--out", metavar="FILE", help="write a CSV file instead of printing")
+    p.add_argument("--threads", type=_positive, help="threads of the kernels")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: the arguments, by default those of the process.
+
+    Returns:
+        0 for success, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+    """
+    parser = build_parser()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = parser.parse_args(arguments)
+        if args.command is None:
+            parser.print_help()
+            return 2
+        args.argv = arguments
+        if getattr(args, "threads", None):
+            from .. import set_num_threads
+
+            set_num_threads(args.threads)
+        result, code = args.run(args)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+    except UsageError as error:
+        sys.stderr.write(f"smelt {args.command}: {error}\n")
+        return 2
+    except KeyboardInterrupt as error:
+        sys.stderr.write(f"\nsmelt: {error or 'interrupted'}\n")
+        return 130
+    except BrokenPipeError:
+        return 1
+    except (OSError, ValueError, TypeError, IndexError, RuntimeError, MemoryError, ImportError) as error:
+        sys.stderr.write(f"smelt {args.command}: {error}\n")
+        return 1
+    if args.json:
+        sys.stdout.write(json.dumps(result, default=str) + "\n")
+    return int(code)

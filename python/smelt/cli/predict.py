@@ -1,0 +1,109 @@
+"""smelt predict"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import load, softmax
+from ..datasets import read_idx
+from ..functions._types import Array
+from ..serialization import write_atomically
+from ..train.trainer import predict
+from .main import UsageError
+
+
+def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    path = Path(args.path)
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    model = load(path)
+    preprocess: Any = model.__dict__["preprocess"]
+    shape = preprocess.shape if preprocess is not None else None
+    inputs = _read(Path(args.input), shape)
+    logits = predict(model, inputs, preprocess, "cpu", 256)
+    probabilities = softmax(logits).numpy()
+    names = model.__dict__["labels"] or [str(i) for i in range(probabilities.shape[-1])]
+    best = probabilities.argmax(-1)
+    labels = [names[i] for i in best]
+    result: dict[str, Any] = {"labels": labels}
+    if args.proba:
+        result["probabilities"] = probabilities.tolist()
+        result["classes"] = names
+    text = _table(labels, probabilities, names) if args.proba else "".join(f"{label}\n" for label in labels)
+    if args.out is not None:
+        write_atomically(Path(args.out), (text if args.proba else "label\n" + text).encode())
+    elif not args.json:
+        sys.stdout.write(text)
+    return result, 0
+
+
+def _table(labels: list[str], probabilities: Array, names: list[str]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["label", *names])
+    for label, row in zip(labels, probabilities):
+        writer.writerow([label, *(f"{p:.6f}" for p in row)])
+    return out.getvalue()
+
+
+def _read(path: Path, shape: tuple[int, ...] | None) -> Array:
+    if not path.exists():
+        raise UsageError(f"{path} does not exist")
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    if suffix == ".npy":
+        array: Array = np.load(path, allow_pickle=False)
+        return array
+    if suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(arrays)
+            if not names:
+                raise ValueError(f"predict: {path} must hold an array, it has none")
+            return np.asarray(arrays["x" if "x" in names else names[0]])
+    if suffix == ".csv":
+        return _read_csv(path)
+    if suffix == ".png":
+        return _read_png(path, shape)
+    if "idx" in path.name:
+        return read_idx(path)
+    raise UsageError(f"input must end in .npy, .npz, .idx, .png or .csv, got '{path.name}'")
+
+
+def _read_csv(path: Path) -> Array:
+    with path.open(newline="") as file:
+        rows = [row for row in csv.reader(file) if row]
+    if rows and any(not _is_number(cell) for cell in rows[0]):
+        rows = rows[1:]  # a line of names
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(rows[0]) or not all(_is_number(cell) for cell in row):
+            raise ValueError(
+                f"predict: {path} must have {len(rows[0])} numbers in each row, row {number} has {row[:5]} ..."
+            )
+    if not rows:
+        raise ValueError(f"predict: {path} must have at least one row of numbers, it has none")
+    return np.array(rows, dtype=np.float32)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_png(path: Path, shape: tuple[int, ...] | None) -> Array:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError('predict: pictures need Pillow: pip install "smelt[vision]"') from None
+    with Image.open(path) as image:
+        gray = shape is not None and shape[-1] == 1
+        pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    return pixels[None, ..., None] if gray else pixels[None]

@@ -1,0 +1,31 @@
+"""What a classifier's test shows, and how it is printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import metrics
+from ..data import ArrayDataset
+from ..train import Trainer
+
+NAMES = ["accuracy", "precision", "recall", "f1", "confusion_matrix"]
+
+
+def measure(trainer: Trainer, test: ArrayDataset) -> dict[str, Any]:
+    """Loss and the usual metrics over a test set, as JSON values."""
+    kept, trainer.metrics = trainer.metrics, [metrics.get(name) for name in NAMES]
+    try:
+        report = trainer.evaluate(test)
+    finally:
+        trainer.metrics = kept
+    matrix = report.pop("confusion_matrix")
+    right = int(matrix.trace())
+    return {**report, "right": right, "rows": len(test), "confusion_matrix": matrix.tolist()}
+
+
+def last_line(report: dict[str, Any]) -> str:
+    """The result in one line."""
+    return (
+        f"test accuracy {100 * report['accuracy']:.2f} % ({report['right']} of {report['rows']}), "
+        f"precision {report['precision']:.2f}, recall {report['recall']:.2f}, F1 {report['f1']:.2f}"
+    )

@@ -1,0 +1,64 @@
+"""Datasets as the commands name them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import datasets
+from ..data import ArrayDataset, split
+from .main import UsageError
+
+# name -> (reader, largest raw value, default epochs, default batch size)
+_IDX = {"mnist": datasets.mnist, "fashion-mnist": datasets.fashion_mnist, "kmnist": datasets.kmnist}
+
+
+class Source:
+    """Training and test set, and what is known about them."""
+
+    def __init__(
+        self, name: str, train: ArrayDataset, test: ArrayDataset, maximum: float, epochs: int, batch_size: int
+    ):
+        self.name, self.train, self.test, self.maximum = name, train, test, maximum
+        self.epochs, self.batch_size = epochs, batch_size
+
+
+def open_source(name: str, root: Any, download: bool = False) -> Source:
+    """The dataset of a command line: a fifth of a set without a test part is split off, stratified, with seed 0."""
+    if name == "digits":
+        train, test = split(datasets.digits(), 0.2, stratify=True, seed=0)
+        return Source(name, train, test, 16.0, epochs=30, batch_size=64)
+    if name in _IDX:
+        train, test = _IDX[name](root, download)
+        return Source(name, train, test, 255.0, epochs=5, batch_size=128)
+    path = Path(name)
+    if path.suffix == ".npz":
+        whole = read_npz(path)
+        train, test = split(whole, 0.2, stratify=True, seed=0)
+        maximum = float(np.abs(whole.x).max()) or 1.0
+        return Source(path.stem, train, test, maximum, epochs=5, batch_size=128)
+    known = ", ".join(("digits", *_IDX))
+    raise UsageError(f"dataset must be one of {known}, or an .npz file, got '{name}'")
+
+
+def read_npz(path: Path) -> ArrayDataset:
+    """Images x (N, H, W, C) or (N, H, W) and labels y (N,) of an .npz file."""
+    if not path.exists():
+        raise UsageError(f"file {path} does not exist")
+    with np.load(path, allow_pickle=False) as arrays:
+        missing = [key for key in ("x", "y") if key not in arrays]
+        if missing:
+            raise UsageError(f"{path} must hold arrays x and y, it has {', '.join(arrays) or 'none'}")
+        x, y = arrays["x"], arrays["y"]
+    if x.ndim == 3:
+        x = x[..., None]
+    if x.ndim == 2:
+        x = x[:, None, :, None]
+    if x.ndim != 4 or y.ndim != 1 or y.dtype.kind not in "iu":
+        raise ValueError(f"{path}: x must be (N, H, W, C) and y integers (N,), got {x.shape} and {y.dtype} {y.shape}")
+    if len(y) and y.min() < 0:
+        raise ValueError(f"{path}: labels must not be negative, got {y.min()}")
+    names = [str(i) for i in range(int(y.max(initial=-1)) + 1)]
+    return ArrayDataset(x, y.astype(np.int64), names)

@@ -1,0 +1,102 @@
+"""Batches of a dataset, in an order that depends on (seed, epoch) alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .. import _core
+from .._core import Tensor
+from .dataset import ArrayDataset, permutation
+
+__all__ = ["Loader"]
+
+
+class Loader:
+    """Cuts a dataset into batches of tensors, epoch by epoch.
+
+    The order is a function of (seed, epoch): any batch size sees the samples in the same order, and a loader that starts
+    in the middle of an epoch goes on as the one before would have.
+
+    Args:
+        dataset: where rows come from.
+        batch_size: rows of a batch; the last one may have fewer.
+        shuffle: a new order each epoch.
+        seed: of the orders.
+        drop_last: leave out a last batch that is not full.
+
+    Raises:
+        ValueError: the dataset is empty or the batch size below 1.
+
+    Example:
+        >>> loader = data.Loader(data.ArrayDataset(np.arange(5.0), np.arange(5)), batch_size=2)
+        >>> [y.tolist() for x, y in loader]
+        [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self, dataset: ArrayDataset, batch_size: int, shuffle: bool = False, seed: int = 0, drop_last: bool = False
+    ):
+        if batch_size < 1:
+            raise ValueError(f"Loader: batch_size must be at least 1, got {batch_size}")
+        if len(dataset) == 0:
+            raise ValueError("Loader: the dataset must have at least one row, got none")
+        if drop_last and len(dataset) < batch_size:
+            raise ValueError(f"Loader: drop_last leaves nothing of {len(dataset)} rows in batches of {batch_size}")
+        self.dataset, self.batch_size, self.shuffle, self.seed, self.drop_last = (
+            dataset, batch_size, shuffle, seed, drop_last,
+        )  # fmt: skip
+        self.epoch = 0
+        self.position = 0  # batches of this epoch that were handed out
+
+    def __len__(self) -> int:
+        n = len(self.dataset)
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands.
+
+        Returns:
+            ``{"epoch", "position", "seed"}``.
+
+        Example:
+            >>> data.Loader(data.ArrayDataset(np.arange(4)), 2).state_dict()
+            {'epoch': 0, 'position': 0, 'seed': 0}
+        """
+        return {"epoch": self.epoch, "position": self.position, "seed": self.seed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Goes on from a place.
+
+        Args:
+            state: from :meth:`state_dict`.
+
+        Example:
+            >>> loader = data.Loader(data.ArrayDataset(np.arange(4), np.arange(4)), 2)
+            >>> loader.load_state_dict({"epoch": 0, "position": 1, "seed": 0})
+            >>> [y.tolist() for x, y in loader]
+            [[2, 3]]
+        """
+        self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
+        """The rest of this epoch; afterwards the loader stands at the start of the next."""
+        n = len(self.dataset)
+        order = permutation(n, self.seed, self.epoch + 1) if self.shuffle else np.arange(n)
+        while self.position < len(self):
+            begin = self.position * self.batch_size
+            x, y = self.dataset[order[begin : begin + self.batch_size]]
+            self.position += 1
+            yield _batch(x), None if y is None else _batch(y)
+        self.epoch += 1
+        self.position = 0
+
+
+def _batch(rows: Any) -> Tensor:
+    if rows.dtype == np.float64:
+        rows = rows.astype(np.float32)
+    elif rows.dtype.kind in "iu" and rows.dtype not in (np.uint8, np.int32, np.int64):
+        rows = rows.astype(np.int64)
+    return _core.from_numpy(np.asarray(rows), None)

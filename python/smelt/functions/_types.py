@@ -1,0 +1,49 @@
+"""Names for the types of arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .._core import DType, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Array: TypeAlias = npt.NDArray[Any]
+    DTypeLike: TypeAlias = DType | str | type | np.dtype[Any]
+    Number: TypeAlias = int | float | bool | np.number[Any]
+    TensorLike: TypeAlias = Tensor | Array | int | float | bool
+else:
+    Array = DTypeLike = Number = TensorLike = Any
+
+Shape: TypeAlias = int | Sequence[int]
+Axis: TypeAlias = int | Sequence[int] | None
+Pair: TypeAlias = int | Sequence[int]
+
+__all__ = ["Array", "Axis", "DType", "DTypeLike", "Number", "Pair", "Shape", "Tensor", "TensorLike"]
+
+
+def as_shape(shape: tuple[Any, ...]) -> list[int]:
+    """The extents given as f(2, 3) or as f((2, 3))."""
+    if len(shape) == 1 and not isinstance(shape[0], int) and hasattr(shape[0], "__iter__"):
+        return [int(n) for n in shape[0]]
+    return [int(n) for n in shape]
+
+
+def as_axes(axis: Axis) -> list[int] | None:
+    """One axis, several, or None for all."""
+    if axis is None:
+        return None
+    return [axis] if isinstance(axis, int) else [int(a) for a in axis]
+
+
+def pair(name: str, value: Any) -> tuple[int, int]:
+    """One number for rows and columns alike, or a pair of them."""
+    if isinstance(value, int):
+        return value, value
+    values = tuple(int(v) for v in value)
+    if len(values) != 2:
+        raise ValueError(f"{name}: needs one number or a pair, got {value!r}")
+    return values[0], values[1]

@@ -1,0 +1,173 @@
+"""Losses as functions; ``smelt.nn`` has classes of the same that remember their options.
+
+Shapes must agree exactly: predictions (n, 1) against targets (n,) are an error, never a silent broadcast.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _core
+from ._core import Tensor
+
+__all__ = [
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "get",
+    "huber_loss",
+    "l1_loss",
+    "mse_loss",
+]
+
+
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """The negative log-likelihood of the labels under softmax(logits).
+
+    Args:
+        logits: floating tensor (..., classes) with at least 2 axes.
+        labels: integer tensor (...) with values in [0, classes), or ``ignore_index``.
+        weight: weight of each class (classes,); the mean divides by the sum of the labels' weights.
+        label_smoothing: share in [0, 1) that is spread evenly over all classes (Szegedy et al., 2016).
+        ignore_index: rows with this label count nothing and take no gradient.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        Tensor (), or of the shape of ``labels`` for ``"none"``. The mean over no counted row is NaN.
+
+    Raises:
+        ValueError: shapes disagree.
+        IndexError: a label is out of range; the message has its value and position.
+
+    Example:
+        >>> losses.cross_entropy(smelt.zeros(2, 4), smelt.tensor([0, 3]))
+        tensor(1.3863)
+    """
+    return _core.cross_entropy(logits, labels, weight, label_smoothing, ignore_index, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None, reduction: str = "mean"
+) -> Tensor:
+    """The negative log-likelihood of targets in [0, 1] under sigmoid(logits), without overflow.
+
+    Args:
+        logits: floating tensor of any shape.
+        targets: tensor of the same shape and dtype.
+        pos_weight: weight of the positive term, a scalar or one for each of the last axis.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        Tensor (), or of the shape of ``logits`` for ``"none"``.
+
+    Raises:
+        ValueError: shapes disagree.
+
+    Example:
+        >>> losses.binary_cross_entropy_with_logits(smelt.zeros(2), smelt.tensor([0.0, 1.0]))
+        tensor(0.6931)
+    """
+    return _core.binary_cross_entropy_with_logits(logits, targets, pos_weight, 0.0, reduction)
+
+
+def mse_loss(predictions: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """The squared difference.
+
+    Args:
+        predictions: floating tensor of any shape.
+        targets: tensor of the same shape and dtype.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        Tensor (), or of the shape of ``predictions`` for ``"none"``.
+
+    Raises:
+        ValueError: shapes disagree.
+
+    Example:
+        >>> losses.mse_loss(smelt.tensor([1.0, 2.0]), smelt.tensor([1.0, 4.0]))
+        tensor(2.)
+    """
+    return _core.mse_loss(predictions, targets, None, 0.0, reduction)
+
+
+def l1_loss(predictions: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
+    """The absolute difference; its gradient is 0 where the two are equal.
+
+    Args:
+        predictions: floating tensor of any shape.
+        targets: tensor of the same shape and dtype.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        Tensor (), or of the shape of ``predictions`` for ``"none"``.
+
+    Raises:
+        ValueError: shapes disagree.
+
+    Example:
+        >>> losses.l1_loss(smelt.tensor([1.0, 2.0]), smelt.tensor([1.0, 4.0]))
+        tensor(1.)
+    """
+    return _core.l1_loss(predictions, targets, None, 0.0, reduction)
+
+
+def huber_loss(predictions: Tensor, targets: Tensor, delta: float = 1.0, reduction: str = "mean") -> Tensor:
+    """Half the squared difference up to ``delta``, linear beyond (Huber, 1964).
+
+    Args:
+        predictions: floating tensor of any shape.
+        targets: tensor of the same shape and dtype.
+        delta: where the loss turns linear, above 0.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        Tensor (), or of the shape of ``predictions`` for ``"none"``.
+
+    Raises:
+        ValueError: shapes disagree, or delta is not above 0.
+
+    Example:
+        >>> losses.huber_loss(smelt.tensor([0.0, 0.0]), smelt.tensor([0.5, 3.0]))
+        tensor(1.3125)
+    """
+    return _core.huber_loss(predictions, targets, None, delta, reduction)
+
+
+_BY_NAME = {
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy_with_logits": binary_cross_entropy_with_logits,
+    "mse": mse_loss,
+    "l1": l1_loss,
+    "huber": huber_loss,
+}
+
+
+def get(loss: Any) -> Any:
+    """A loss by name; anything that can be called is returned as it is.
+
+    Args:
+        loss: ``"cross_entropy"``, ``"binary_cross_entropy_with_logits"``, ``"mse"``, ``"l1"``, ``"huber"``, or a
+            function of predictions and targets.
+
+    Returns:
+        A function of predictions and targets.
+
+    Raises:
+        ValueError: the name is unknown.
+
+    Example:
+        >>> losses.get("mse") is losses.mse_loss
+        True
+    """
+    if callable(loss):
+        return loss
+    if loss not in _BY_NAME:
+        raise ValueError(f"loss: must be one of {', '.join(_BY_NAME)} or a function, got {loss!r}")
+    return _BY_NAME[loss]

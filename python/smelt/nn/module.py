@@ -1,0 +1,564 @@
+"""The class Module: parameters, buffers, children, hooks, and where in a model an error happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from .. import _core
+from .._core import Tensor
+
+__all__ = ["Module", "Parameter", "freeze", "unfreeze"]
+
+M = TypeVar("M", bound="Module")
+
+
+class Parameter(Tensor):
+    """A tensor that training changes: assigned to an attribute of a :class:`Module`, it belongs to the module.
+
+    Args:
+        data: the initial value, floating; memory is shared with it.
+        requires_grad: False for a frozen parameter.
+
+    Example:
+        >>> p = nn.Parameter(smelt.zeros(2))
+        >>> p.requires_grad
+        True
+    """
+
+    path: str = ""  # the name in the model whose parameters() gave it last
+
+    def __init__(self, data: Tensor, requires_grad: bool = True):
+        super().__init__(data._detach())
+        if requires_grad:
+            self.requires_grad = True
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        return Parameter(self.copy(), self.requires_grad)
+
+
+_LOCATED = (ValueError, TypeError, IndexError, RuntimeError, MemoryError)
+
+
+class Module:
+    """A part of a model: derive a class, make parameters and other modules attributes, define ``forward``.
+
+    Attributes:
+        training: whether the module trains (batch norm and dropout look at it).
+
+    Example:
+        >>> class Net(nn.Module):
+        ...     def __init__(self, hidden):
+        ...         super().__init__()
+        ...         self.first = nn.Linear(4, hidden)
+        ...         self.second = nn.Linear(hidden, 2)
+        ...
+        ...     def forward(self, x):
+        ...         return self.second(smelt.relu(self.first(x)))
+        >>> Net(8)(smelt.ones(3, 4)).shape
+        (3, 2)
+    """
+
+    training: bool
+    _frozen: bool
+    _buffers: dict[str, None]
+    _pre_hooks: dict[object, Callable[..., Any]]
+    _post_hooks: dict[object, Callable[..., Any]]
+    _arguments: tuple[tuple[Any, ...], dict[str, Any]]  # of the constructor: the architecture of a saved model
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Module:
+        self = super().__new__(cls)
+        fields = self.__dict__
+        fields["training"] = True
+        fields["_frozen"] = False
+        fields["_arguments"] = (args, kwargs)
+        fields["_buffers"] = {}
+        fields["_pre_hooks"] = {}
+        fields["_post_hooks"] = {}
+        return self
+
+    # ------------------------------------------------------------------------------------------------------- calling
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Computes the output; a derived class defines it. Call the module itself, not this.
+
+        Args:
+            args: the inputs.
+            kwargs: further inputs by name.
+        """
+        raise TypeError(f"{type(self).__name__}: a derived class must define forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if not self._pre_hooks and not self._post_hooks:
+                return self.forward(*args, **kwargs)
+            for hook in list(self._pre_hooks.values()):
+                changed = hook(self, args)
+                if changed is not None:
+                    args = changed if isinstance(changed, tuple) else (changed,)
+            output = self.forward(*args, **kwargs)
+            for hook in list(self._post_hooks.values()):
+                changed = hook(self, args, output)
+                if changed is not None:
+                    output = changed
+            return output
+        except _LOCATED as error:
+            self._locate(error)
+            raise
+
+    def _locate(self, error: Exception) -> None:
+        """Puts the path of the failing layer before the message, a step at every level that the error passes."""
+        if len(error.args) != 1 or not isinstance(error.args[0], str):
+            return
+        module, path, message = getattr(error, "_smelt_layer", (None, "", error.args[0]))
+        if module is not None:
+            for name, child in self.named_modules():
+                if child is module and name:
+                    path = f"{name}.{path}" if path else name
+                    error.args = (f"layer {path}: {message}",)
+                    break
+        error._smelt_layer = (self, path, message)  # type: ignore[attr-defined]
+
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> Callable[[], None]:
+        """Calls ``hook(module, inputs)`` before every forward; what it returns, unless None, replaces the inputs.
+
+        Args:
+            hook: the function.
+
+        Returns:
+            A function that takes the hook away.
+
+        Example:
+            >>> layer = nn.Linear(2, 2)
+            >>> remove = layer.register_forward_pre_hook(lambda module, inputs: print(inputs[0].shape))
+            >>> y = layer(smelt.ones(1, 2))
+            (1, 2)
+            >>> remove()
+        """
+        key = object()
+        self._pre_hooks[key] = hook
+        return lambda: self._pre_hooks.pop(key, None) and None
+
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> Callable[[], None]:
+        """Calls ``hook(module, inputs, output)`` after every forward; what it returns, unless None, replaces the output.
+
+        Args:
+            hook: the function.
+
+        Returns:
+            A function that takes the hook away.
+
+        Example:
+            >>> layer = nn.Linear(2, 2)
+            >>> remove = layer.register_forward_hook(lambda module, inputs, output: output * 0)
+            >>> layer(smelt.ones(1, 2)).tolist()
+            [[0.0, 0.0]]
+            >>> remove()
+        """
+        key = object()
+        self._post_hooks[key] = hook
+        return lambda: self._post_hooks.pop(key, None) and None
+
+    # -------------------------------------------------------------------------------------------------------- content
+
+    def register_buffer(self, name: str, value: Tensor) -> None:
+        """Makes a tensor part of the module's state without being trained, such as running statistics.
+
+        Args:
+            name: the attribute's name.
+            value: the tensor.
+
+        Example:
+            >>> m = nn.Module()
+            >>> m.register_buffer("count", smelt.zeros(1))
+            >>> list(m.state_dict())
+            ['count']
+        """
+        self._buffers[name] = None
+        setattr(self, name, value)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules that are attributes of this one, with their names.
+
+        Returns:
+            Iterator over pairs, in order of assignment.
+
+        Example:
+            >>> [name for name, _ in nn.Sequential(nn.ReLU(), nn.Flatten()).named_children()]
+            ['0', '1']
+        """
+        for name, value in self.__dict__.items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module (named by ``prefix``) and all below it, each once, with their paths.
+
+        Args:
+            prefix: put before every path.
+
+        Returns:
+            Iterator over pairs, parents before children.
+
+        Example:
+            >>> [path for path, _ in nn.Sequential(nn.Sequential(nn.ReLU())).named_modules()]
+            ['', '0', '0.0']
+        """
+        seen: set[int] = set()
+        pending: list[tuple[str, Module]] = [(prefix, self)]
+        while pending:
+            path, module = pending.pop(0)
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            yield path, module
+            below = [(f"{path}.{name}" if path else name, child) for name, child in module.named_children()]
+            pending[:0] = below
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once.
+
+        Returns:
+            Iterator, parents before children.
+
+        Example:
+            >>> sum(isinstance(m, nn.ReLU) for m in nn.Sequential(nn.ReLU(), nn.ReLU()).modules())
+            2
+        """
+        return (module for _, module in self.named_modules())
+
+    def _named_tensors(self, buffers: bool) -> Iterator[tuple[str, Tensor]]:
+        for path, module in self.named_modules():
+            for name, value in module.__dict__.items():
+                wanted = (
+                    isinstance(value, Tensor) and name in module._buffers if buffers else isinstance(value, Parameter)
+                )
+                if wanted:
+                    yield f"{path}.{name}" if path else name, value
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """All parameters with their paths, each once.
+
+        Returns:
+            Iterator over pairs, in order of assignment.
+
+        Example:
+            >>> [path for path, _ in nn.Sequential(nn.Linear(2, 3)).named_parameters()]
+            ['0.weight', '0.bias']
+        """
+        seen: set[int] = set()
+        for path, p in self._named_tensors(buffers=False):
+            assert isinstance(p, Parameter)
+            if id(p) not in seen:
+                seen.add(id(p))
+                p.path = path
+                yield path, p
+
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, each once.
+
+        Returns:
+            Iterator, in order of assignment.
+
+        Example:
+            >>> sum(p.size for p in nn.Linear(2, 3).parameters())
+            9
+        """
+        return (p for _, p in self.named_parameters())
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """All buffers with their paths.
+
+        Returns:
+            Iterator over pairs.
+
+        Example:
+            >>> [path for path, _ in nn.BatchNorm2d(3).named_buffers()]
+            ['running_mean', 'running_var', 'batches']
+        """
+        return self._named_tensors(buffers=True)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by path, on the module's own memory.
+
+        Returns:
+            Dict of tensors off the tape; a tied parameter stands under each of its paths.
+
+        Example:
+            >>> list(nn.Linear(2, 3).state_dict())
+            ['weight', 'bias']
+        """
+        state = {}
+        for path, module in self.named_modules():
+            for name, value in module.__dict__.items():
+                if isinstance(value, Tensor) and (isinstance(value, Parameter) or name in module._buffers):
+                    state[f"{path}.{name}" if path else name] = value._detach()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copies values from a dict of tensors or arrays into parameters and buffers.
+
+        Nothing is changed unless everything fits.
+
+        Args:
+            state: values by path, as from :meth:`state_dict`.
+            strict: also refuse names that are missing or unknown.
+
+        Raises:
+            ValueError: names or shapes disagree; all of them are listed.
+
+        Example:
+            >>> a, b = nn.Linear(2, 3), nn.Linear(2, 3)
+            >>> b.load_state_dict(a.state_dict())
+        """
+        own = self.state_dict()
+        given = {name: _core.to_tensor(value) for name, value in state.items()}
+        problems = []
+        if strict:
+            problems += [f"'{name}' is missing" for name in own if name not in given]
+            problems += [f"'{name}' is unknown" for name in given if name not in own]
+        problems += [
+            f"'{name}' must have shape {own[name].shape}, got {value.shape}"
+            for name, value in given.items()
+            if name in own and own[name].shape != value.shape
+        ]
+        if problems:
+            raise ValueError("load_state_dict: " + "; ".join(problems))
+        for name, value in given.items():
+            if name in own:
+                _core.assign(own[name], value._detach())
+
+    # ---------------------------------------------------------------------------------------------------------- modes
+
+    def train(self: M, mode: bool = True) -> M:
+        """Puts this module and all below it in training mode; frozen ones stay in evaluation mode.
+
+        Args:
+            mode: False for evaluation mode.
+
+        Returns:
+            The module itself.
+
+        Example:
+            >>> nn.Dropout(0.5).train().training
+            True
+        """
+        for module in self.modules():
+            module.training = mode and not module._frozen
+        return self
+
+    def eval(self: M) -> M:
+        """Puts this module and all below it in evaluation mode.
+
+        Returns:
+            The module itself.
+
+        Example:
+            >>> nn.Dropout(0.5).eval().training
+            False
+        """
+        return self.train(False)
+
+    def requires_grad_(self: M, requires_grad: bool = True) -> M:
+        """Sets ``requires_grad`` of every parameter.
+
+        Args:
+            requires_grad: the new value.
+
+        Returns:
+            The module itself.
+
+        Example:
+            >>> any(p.requires_grad for p in nn.Linear(2, 2).requires_grad_(False).parameters())
+            False
+        """
+        for p in self.parameters():
+            p.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self) -> None:
+        """Makes every parameter's gradient empty.
+
+        Example:
+            >>> layer = nn.Linear(2, 1)
+            >>> layer(smelt.ones(1, 2)).sum().backward()
+            >>> layer.zero_grad()
+            >>> layer.weight.grad is None
+            True
+        """
+        for p in self.parameters():
+            p.grad = None
+
+    def to(self: M, *where: Any) -> M:
+        """Converts parameters and floating buffers to a dtype, or moves everything to a device, in place.
+
+        Args:
+            where: dtypes and devices.
+
+        Returns:
+            The module itself; its Parameter objects stay the same.
+
+        Raises:
+            TypeError: the dtype is not floating.
+
+        Example:
+            >>> nn.Linear(2, 2).to("float64").weight.dtype
+            smelt.float64
+        """
+        for item in where:
+            if (
+                not (isinstance(item, str) and item.startswith(("cpu", "cuda")))
+                and not _core.parse_dtype(item).is_floating
+            ):
+                raise TypeError(f"Module.to: parameters must be floating, got {item}")
+        for module in self.modules():
+            for name, value in list(module.__dict__.items()):
+                if not isinstance(value, Tensor) or not (isinstance(value, Parameter) or name in module._buffers):
+                    continue
+                detached = value._detach()
+                for item in where:
+                    if isinstance(item, str) and item.startswith(("cpu", "cuda")):
+                        detached = _core.to_device(detached, item)
+                    elif value.dtype.is_floating:
+                        detached = _core.cast(detached, item)
+                if not detached._same_memory(value):
+                    value.grad = None
+                    value._set_data(detached)
+        return self
+
+    def float(self: M) -> M:
+        """Converts parameters and floating buffers to float32.
+
+        Returns:
+            The module itself.
+
+        Example:
+            >>> nn.Linear(2, 2).double().float().weight.dtype
+            smelt.float32
+        """
+        return self.to("float32")
+
+    def double(self: M) -> M:
+        """Converts parameters and floating buffers to float64.
+
+        Returns:
+            The module itself.
+
+        Example:
+            >>> nn.Linear(2, 2).double().weight.dtype
+            smelt.float64
+        """
+        return self.to("float64")
+
+    # ------------------------------------------------------------------------------------------------------ checking
+
+    def check(self, *batch: Any) -> list[str]:
+        """Runs the shape rules of the whole model on tensors without memory: all errors at once, before any data moves.
+
+        A layer that does not fit is noted and the walk goes on with the shape that its weight implies.
+
+        Args:
+            batch: tensors, arrays or shapes such as ``(64, 28, 28, 1)`` (float32), as the model's inputs.
+
+        Returns:
+            Messages with the layer's path, none when everything fits. A last one says where the walk had to end, if it
+            had to.
+
+        Example:
+            >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU(), nn.Linear(5, 2))
+            >>> model.check((16, 8))
+            ['layer 2: linear: weight has 5 input features, input has 4 (input (16, 4), weight (2, 5))']
+        """
+        messages: list[str] = []
+        paths = {id(module): path for path, module in self.named_modules()}
+
+        def collect(module: Module, *_: Any) -> None:
+            where = paths.get(id(module), "")
+            messages.extend(f"layer {where}: {note}" if where else note for note in _core.take_notes())
+
+        removers = [module.register_forward_hook(collect) for module in self.modules()]
+        _core.take_notes()
+        _core.set_dry_run(True)
+        try:
+            self(*(_without_memory(item) for item in batch))
+        except _LOCATED as error:
+            messages.extend(_core.take_notes())
+            messages.append(str(error))
+        finally:
+            _core.set_dry_run(False)
+            for remove in removers:
+                remove()
+        return messages
+
+    # ----------------------------------------------------------------------------------------------------- describing
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of the printed module.
+
+        Returns:
+            A short text.
+
+        Example:
+            >>> nn.Linear(2, 3).extra_repr()
+            '2, 3, bias=True'
+        """
+        return ""
+
+    def __repr__(self) -> str:
+        children = list(self.named_children())
+        if not children:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = []
+        for name, child in children:
+            lines.append(f"  ({name}): " + repr(child).replace("\n", "\n  "))
+        return f"{type(self).__name__}({self.extra_repr()}\n" + "\n".join(lines) + "\n)"
+
+
+def _without_memory(item: Any) -> Any:
+    if isinstance(item, Tensor):
+        return _core.empty(list(item.shape), item.dtype, item.device)
+    if isinstance(item, (tuple, list)) and all(isinstance(n, int) for n in item):
+        return _core.empty(list(item), "float32", "cpu")
+    if hasattr(item, "shape") and hasattr(item, "dtype"):
+        return _core.empty(list(item.shape), item.dtype, "cpu")
+    return item
+
+
+def freeze(module: M) -> M:
+    """Excludes a module from training: no gradients, and batch norm and dropout stay in evaluation mode.
+
+    Args:
+        module: the module, with all below it.
+
+    Returns:
+        The module itself.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+        >>> nn.freeze(model).train().training
+        False
+    """
+    for part in module.modules():
+        part._frozen = True
+        part.training = False
+    return module.requires_grad_(False)
+
+
+def unfreeze(module: M) -> M:
+    """Takes a module back into training.
+
+    Args:
+        module: the module, with all below it.
+
+    Returns:
+        The module itself.
+
+    Example:
+        >>> layer = nn.unfreeze(nn.freeze(nn.Linear(2, 2)))
+        >>> layer.weight.requires_grad and layer.training
+        True
+    """
+    for part in module.modules():
+        part._frozen = False
+        part.training = True
+    return module.requires_grad_(True)

@@ -1,0 +1,410 @@
+"""Optimizers over flat buffers: one kernel call a step, whatever the number of parameters.
+
+Parameters, gradients and state of an optimizer lie in one buffer each; a :class:`~smelt.nn.Parameter` is a view. The move
+happens at the first ``step()``. After ``step()`` gradients stay readable, and the next backward starts afresh; within a
+step, several backwards add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from . import _core
+from ._core import Tensor
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "get"]
+
+Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Sequence[dict[str, Any]]
+
+
+def _range(
+    name: str, option: str, value: float, low: float, high: float | None = None, high_open: bool = False
+) -> float:
+    good = value >= low and (high is None or (value < high if high_open else value <= high))
+    if not good:
+        bounds = f"at least {low:g}" if high is None else f"in [{low:g}, {high:g}{')' if high_open else ']'}"
+        raise ValueError(f"{name}: {option} must be {bounds}, got {value}")
+    return float(value)
+
+
+class ParameterGroup:
+    """Parameters with options of their own. Attributes may be set between steps; ``lr`` is one of them.
+
+    Example:
+        >>> opt = optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1)
+        >>> opt.groups[0].lr = 0.01
+        >>> opt.lr
+        0.01
+    """
+
+    def __init__(self, names: list[str], options: dict[str, Any]):
+        self.names = names
+        self.__dict__.update(options)
+
+    def options(self) -> dict[str, Any]:
+        """The options as a dict.
+
+        Example:
+            >>> optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1).groups[0].options()
+            {'lr': 0.1, 'momentum': 0.0, 'weight_decay': 0.0}
+        """
+        return {name: value for name, value in self.__dict__.items() if name != "names"}
+
+
+class Optimizer:
+    """What SGD, Adam and AdamW share; make one of those."""
+
+    _kind = ""
+    _defaults: dict[str, Any] = {}  # noqa: RUF012
+    groups: list[ParameterGroup]
+
+    def __init__(
+        self, parameters: Parameters, options: dict[str, Any], clip_norm: float | None, momentum: bool, nesterov: bool
+    ):
+        if clip_norm is not None:
+            _range(type(self).__name__, "clip_norm", clip_norm, 0.0)
+        self.clip_norm = clip_norm
+        self.groups = []
+        self._core = _core.Optimizer(self._kind, momentum, nesterov)
+        items: list[Any] = list(parameters)
+        if not items:
+            raise ValueError(f"{type(self).__name__}: needs at least one parameter, got none")
+        given = items if isinstance(items[0], dict) else [{"params": items}]
+        for entry in given:
+            own = dict(entry)
+            params = own.pop("params", None)
+            unknown = set(own) - set(options)
+            if params is None or unknown:
+                raise ValueError(
+                    f"{type(self).__name__}: a group needs 'params' and may have {', '.join(options)}, "
+                    f"got {', '.join(map(repr, entry))}"
+                )
+            self.add_group(params, **{**options, **own})
+
+    def add_group(self, parameters: Any, **options: Any) -> None:
+        """Takes in more parameters, with options of their own.
+
+        Args:
+            parameters: parameters, or pairs of name and parameter.
+            options: of the group; those left out have the class's defaults.
+
+        Raises:
+            ValueError: an option is out of range, or a parameter belongs to an optimizer already.
+
+        Example:
+            >>> a, b = nn.Linear(2, 2), nn.Linear(2, 2)
+            >>> opt = optim.AdamW(a.parameters(), lr=1e-3)
+            >>> opt.add_group(b.parameters(), lr=1e-4)
+            >>> [g.lr for g in opt.groups]
+            [0.001, 0.0001]
+        """
+        options = {**self._defaults, **options}
+        self._check(options)
+        named: list[tuple[str, Tensor]] = []
+        for item in parameters:
+            name, p = item if isinstance(item, tuple) else (getattr(item, "path", "") or "", item)
+            if not isinstance(p, Tensor):
+                raise TypeError(f"{type(self).__name__}: parameters must be tensors, got {type(p).__name__}")
+            named.append((name or f"parameter {self._core.parameter_count + len(named)}", p))
+        self._core.add_group(named)
+        self.groups.append(ParameterGroup([name for name, _ in named], options))
+
+    def _check(self, options: dict[str, Any]) -> None:
+        raise TypeError("Optimizer: make an SGD, Adam or AdamW")
+
+    def _numbers(self, group: ParameterGroup) -> tuple[float, float, float, float, float]:
+        """lr, weight_decay, eps, beta1, beta2."""
+        raise TypeError("Optimizer: make an SGD, Adam or AdamW")
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first group; setting it sets that of every group."""
+        return float(self.groups[0].__dict__["lr"])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        for group in self.groups:
+            group.__dict__["lr"] = _range(type(self).__name__, "lr", value, 0.0)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were taken."""
+        return self._core.steps
+
+    @property
+    def skipped_steps(self) -> int:
+        """How many steps changed nothing because the gradient's norm was not finite (with ``clip_norm`` only)."""
+        return self._core.skipped
+
+    @property
+    def grad_norm(self) -> float:
+        """The gradient's norm before the last clipping, NaN before the first (with ``clip_norm`` only)."""
+        return self._core.last_norm
+
+    def step(self) -> None:
+        """Updates every parameter that has a gradient.
+
+        Raises:
+            RuntimeError: no parameter has one, or a NumPy or DLPack view of a parameter is alive when the parameters are
+                moved into the flat buffer.
+
+        Example:
+            >>> layer = nn.Linear(2, 1)
+            >>> opt = optim.SGD(layer.parameters(), lr=0.1)
+            >>> layer(smelt.ones(1, 2)).sum().backward()
+            >>> opt.step()
+            >>> opt.steps
+            1
+        """
+        for i, group in enumerate(self.groups):
+            self._core.set_group(i, *self._numbers(group))
+        self._core.step(self.clip_norm or 0.0)
+        _core.advance_generator()
+
+    def zero_grad(self) -> None:
+        """Makes every gradient empty, at a cost that does not depend on their number.
+
+        Example:
+            >>> layer = nn.Linear(2, 1)
+            >>> opt = optim.SGD(layer.parameters(), lr=0.1)
+            >>> layer(smelt.ones(1, 2)).sum().backward()
+            >>> opt.zero_grad()
+            >>> layer.weight.grad is None
+            True
+        """
+        self._core.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next step depends on besides parameters and gradients.
+
+        Returns:
+            ``{"steps", "skipped", "groups": [options], "state": {name: {parameter: Tensor}}}``, the tensors on the
+            optimizer's own memory.
+
+        Example:
+            >>> opt = optim.AdamW(nn.Linear(2, 1).parameters())
+            >>> sorted(opt.state_dict()["state"])
+            ['exp_avg', 'exp_avg_sq']
+        """
+        state: dict[str, dict[str, Tensor]] = {}
+        for i in range(self._core.parameter_count):
+            for name, value in self._core.state(i).items():
+                state.setdefault(name, {})[self._core.parameter_name(i)] = value
+        return {
+            "steps": self.steps,
+            "skipped": self.skipped_steps,
+            "groups": [group.options() for group in self.groups],
+            "state": state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from a state of an optimizer over the same parameters.
+
+        Args:
+            state: from :meth:`state_dict`.
+
+        Raises:
+            ValueError: groups, names or shapes disagree; nothing is changed then.
+
+        Example:
+            >>> layer = nn.Linear(2, 1)
+            >>> opt = optim.SGD(layer.parameters(), lr=0.1)
+            >>> opt.load_state_dict({"steps": 5, "skipped": 0, "groups": [{"lr": 0.2}], "state": {}})
+            >>> opt.steps, opt.lr
+            (5, 0.2)
+        """
+        if len(state["groups"]) != len(self.groups):
+            raise ValueError(
+                f"load_state_dict: the optimizer has {len(self.groups)} groups, the state {len(state['groups'])}"
+            )
+        own = self.state_dict()["state"]
+        for name, values in state["state"].items():
+            for parameter, value in values.items():
+                target = own.get(name, {}).get(parameter)
+                if target is None:
+                    raise ValueError(f"load_state_dict: the optimizer has no '{name}' of parameter '{parameter}'")
+                if tuple(target.shape) != tuple(value.shape):
+                    raise ValueError(
+                        f"load_state_dict: '{name}' of '{parameter}' must have shape {target.shape}, got {value.shape}"
+                    )
+        for name, values in state["state"].items():
+            for parameter, value in values.items():
+                _core.assign(own[name][parameter], _core.to_tensor(value)._detach())
+        for group, options in zip(self.groups, state["groups"]):
+            group.__dict__.update({k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+        self._core.steps = int(state["steps"])
+        self._core.skipped = int(state.get("skipped", 0))
+
+    def __repr__(self) -> str:
+        groups = "; ".join(", ".join(f"{k}={v}" for k, v in g.options().items()) for g in self.groups)
+        return f"{type(self).__name__}({groups})"
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: m = momentum m + g, p -= lr m, with g the gradient plus weight_decay p.
+
+    With ``nesterov`` the step is lr (g + momentum m) (Sutskever et al., 2013).
+
+    Args:
+        parameters: parameters, pairs of name and parameter, or dicts with ``"params"`` and options.
+        lr: learning rate, at least 0.
+        momentum: in [0, 1).
+        weight_decay: added to the gradient as a multiple of the parameter, at least 0.
+        nesterov: look ahead; needs momentum.
+        clip_norm: scale the gradient of all parameters together down to this norm; a step whose norm is not finite
+            changes nothing and is counted in ``skipped_steps``.
+
+    Raises:
+        ValueError: an option is out of range, or a parameter belongs to an optimizer already.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> opt = optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+        >>> layer(smelt.ones(1, 2)).sum().backward()
+        >>> opt.step()
+    """
+
+    _kind = "sgd"
+    _defaults = {"lr": 1e-2, "momentum": 0.0, "weight_decay": 0.0}  # noqa: RUF012
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-2,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        clip_norm: float | None = None,
+    ):
+        if nesterov and momentum == 0:
+            raise ValueError("SGD: nesterov needs momentum above 0, got 0")
+        self.nesterov = nesterov
+        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        items: list[Any] = list(parameters)
+        uses = momentum != 0 or any(isinstance(g, dict) and g.get("momentum", 0) != 0 for g in items)
+        super().__init__(items, options, clip_norm, uses, nesterov)
+
+    def _check(self, options: dict[str, Any]) -> None:
+        _range("SGD", "lr", options["lr"], 0.0)
+        _range("SGD", "momentum", options["momentum"], 0.0, 1.0, high_open=True)
+        _range("SGD", "weight_decay", options["weight_decay"], 0.0)
+
+    def _numbers(self, group: ParameterGroup) -> tuple[float, float, float, float, float]:
+        o = group.__dict__
+        return o["lr"], o["weight_decay"], 0.0, o["momentum"], 0.0
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015); ``weight_decay`` is added to the gradient.
+
+    Bias corrections count the optimizer's steps, also for parameters that had no gradient in some of them.
+
+    Args:
+        parameters: parameters, pairs of name and parameter, or dicts with ``"params"`` and options.
+        lr: learning rate, at least 0.
+        betas: decay of the mean gradient and of the mean square, each in [0, 1).
+        eps: added to the root of the mean square, at least 0.
+        weight_decay: added to the gradient as a multiple of the parameter, at least 0.
+        clip_norm: scale the gradient of all parameters together down to this norm; a step whose norm is not finite
+            changes nothing and is counted in ``skipped_steps``.
+
+    Raises:
+        ValueError: an option is out of range, or a parameter belongs to an optimizer already.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> opt = optim.Adam(layer.parameters(), lr=1e-3)
+        >>> layer(smelt.ones(1, 2)).sum().backward()
+        >>> opt.step()
+    """
+
+    _kind = "adam"
+    _defaults = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}  # noqa: RUF012
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ):
+        options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        super().__init__(parameters, options, clip_norm, False, False)
+
+    def _check(self, options: dict[str, Any]) -> None:
+        name = type(self).__name__
+        _range(name, "lr", options["lr"], 0.0)
+        for beta in options["betas"]:
+            _range(name, "betas", beta, 0.0, 1.0, high_open=True)
+        _range(name, "eps", options["eps"], 0.0)
+        _range(name, "weight_decay", options["weight_decay"], 0.0)
+
+    def _numbers(self, group: ParameterGroup) -> tuple[float, float, float, float, float]:
+        o = group.__dict__
+        return o["lr"], o["weight_decay"], o["eps"], o["betas"][0], o["betas"][1]
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: p is first multiplied by 1 - lr weight_decay (Loshchilov and Hutter, 2019).
+
+    Args:
+        parameters: parameters, pairs of name and parameter, or dicts with ``"params"`` and options.
+        lr: learning rate, at least 0.
+        betas: decay of the mean gradient and of the mean square, each in [0, 1).
+        eps: added to the root of the mean square, at least 0.
+        weight_decay: at least 0.
+        clip_norm: scale the gradient of all parameters together down to this norm; a step whose norm is not finite
+            changes nothing and is counted in ``skipped_steps``.
+
+    Raises:
+        ValueError: an option is out of range, or a parameter belongs to an optimizer already.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> opt = optim.AdamW(layer.parameters(), lr=1e-3, weight_decay=0.05)
+        >>> layer(smelt.ones(1, 2)).sum().backward()
+        >>> opt.step()
+    """
+
+    _kind = "adamw"
+    _defaults = {**Adam._defaults, "weight_decay": 0.01}  # noqa: RUF012
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+    ):
+        super().__init__(parameters, lr, betas, eps, weight_decay, clip_norm)
+
+
+_BY_NAME: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
+
+
+def get(name: str, parameters: Parameters, **options: Any) -> Optimizer:
+    """An optimizer by name.
+
+    Args:
+        name: ``"sgd"``, ``"adam"`` or ``"adamw"``.
+        parameters: as the classes take them.
+        options: as the classes take them.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: the name is unknown.
+
+    Example:
+        >>> optim.get("sgd", nn.Linear(2, 1).parameters(), lr=0.1)
+        SGD(lr=0.1, momentum=0.0, weight_decay=0.0)
+    """
+    if name not in _BY_NAME:
+        raise ValueError(f"optimizer: must be one of {', '.join(_BY_NAME)}, got {name!r}")
+    return _BY_NAME[name](parameters, **options)

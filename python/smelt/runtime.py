@@ -1,0 +1,121 @@
+"""Threads, memory, and what this machine and build can do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _core
+
+__all__ = [
+    "empty_cache",
+    "get_num_threads",
+    "info",
+    "memory_stats",
+    "reset_peak_memory",
+    "set_num_threads",
+]
+
+
+def set_num_threads(count: int) -> None:
+    """Sets how many threads kernels use. Results do not depend on it, not by a bit.
+
+    Args:
+        count: from 1 to 256. At the start it is SMELT_NUM_THREADS, else what affinity mask and cgroup quota allow.
+
+    Raises:
+        ValueError: the number is outside.
+
+    Example:
+        >>> before = smelt.get_num_threads()
+        >>> smelt.set_num_threads(1)
+        >>> smelt.get_num_threads()
+        1
+        >>> smelt.set_num_threads(before)
+    """
+    _core.set_num_threads(count)
+
+
+def get_num_threads() -> int:
+    """How many threads kernels use.
+
+    Returns:
+        The number.
+
+    Example:
+        >>> smelt.get_num_threads() >= 1
+        True
+    """
+    return _core.num_threads()
+
+
+def memory_stats(device: str = "cpu") -> dict[str, int]:
+    """What the allocator of a device has done.
+
+    Args:
+        device: the device.
+
+    Returns:
+        Bytes ``in_use``, ``peak_in_use`` and ``cached``, and numbers of ``allocations`` and ``system_allocations``.
+
+    Example:
+        >>> x = smelt.zeros(1000)
+        >>> smelt.memory_stats()["in_use"] >= x.nbytes
+        True
+    """
+    return _core.memory_stats(device)
+
+
+def reset_peak_memory(device: str = "cpu") -> None:
+    """Starts ``peak_in_use`` of :func:`memory_stats` anew from what is in use now.
+
+    Args:
+        device: the device.
+
+    Example:
+        >>> smelt.reset_peak_memory()
+    """
+    _core.reset_peak_memory(device)
+
+
+def empty_cache(device: str = "cpu") -> None:
+    """Gives memory that is kept for later requests back to the system.
+
+    Args:
+        device: the device.
+
+    Example:
+        >>> smelt.empty_cache()
+        >>> smelt.memory_stats()["cached"]
+        0
+    """
+    _core.empty_cache(device)
+
+
+def info() -> dict[str, Any]:
+    """Version, CPU, instruction sets, threads, and why other devices are absent.
+
+    Returns:
+        JSON values, as ``smelt info --json`` prints them.
+
+    Example:
+        >>> smelt.runtime.info()["devices"]["cpu"]["available"]
+        True
+    """
+    import os
+
+    from .datasets.locate import data_root
+    from .serialization import environment
+
+    reason = _core.why_unavailable("cuda")
+    return {
+        **environment(),
+        "cpu_features": _core.cpu_features(),
+        "detected_isa": _core.detected_isa(),
+        "devices": {
+            "cpu": {"available": True},
+            "cuda": {"available": not reason, **({"reason": reason} if reason else {})},
+        },
+        "data": str(data_root()),
+        "variables": {name: value for name, value in os.environ.items() if name.startswith("SMELT_")},
+        "slots": {slot: _core.impls(slot) for slot in _core.slots()},
+    }

@@ -1,0 +1,489 @@
+"""The trainer: fit, evaluate and predict, with checkpoints and exact resume."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import _core, losses, metrics, optim, schedule
+from .._core import Tensor
+from ..autograd import no_grad
+from ..data import ArrayDataset, Loader
+from ..nn.module import Module
+from . import checkpoint
+from .callbacks import Callback
+from .history import History
+from .interrupt import Interrupt
+from .progress import Progress
+from .run_folder import RunFolder
+
+__all__ = ["Trainer"]
+
+_log = logging.getLogger("smelt")
+
+
+class Trainer:
+    """Trains a model, measures it and predicts with it.
+
+    Args:
+        model: takes a batch of inputs, returns outputs.
+        loss: a name as in :func:`smelt.losses.get`, or a function of outputs and targets.
+        optimizer: an optimizer over the model's parameters, or ``"adamw"``, ``"adam"`` or ``"sgd"``.
+        metrics: names as in :func:`smelt.metrics.get`, or :class:`smelt.metrics.Metric` objects.
+        device: ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"cuda"``.
+        precision: ``"float32"`` (``"fp32"``).
+        lr: learning rate, when the optimizer is given by name.
+        schedule: a name as in :func:`smelt.schedule.get`, or a function from the step's number to a factor.
+        preprocess: turns raw inputs into the model's, such as a :class:`smelt.data.ImagePreprocess`; saved with the model.
+        labels: names of the classes; saved with the model.
+        seed: of the order of the training rows.
+
+    Attributes:
+        model: the model.
+        optimizer: the optimizer.
+        history: the rows of the last ``fit``.
+        stop: set it True to end ``fit`` after the current step.
+
+    Raises:
+        ValueError: a name is unknown.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+        >>> y = (x.sum(1) > 0).astype("int64")
+        >>> trainer = smelt.Trainer(nn.Linear(4, 2), lr=0.1, metrics=["accuracy"])
+        >>> history = trainer.fit((x, y), epochs=5, batch_size=16)
+        >>> trainer.evaluate((x, y))["accuracy"] > 0.9
+        True
+    """
+
+    def __init__(
+        self,
+        model: Module,
+        loss: Any = "cross_entropy",
+        optimizer: optim.Optimizer | str = "adamw",
+        metrics: Sequence[Any] = (),
+        device: str = "auto",
+        precision: str = "float32",
+        lr: float = 1e-3,
+        schedule: Any = None,
+        preprocess: Any = None,
+        labels: Sequence[str] | None = None,
+        seed: int = 0,
+    ):
+        if precision not in ("float32", "fp32"):
+            raise ValueError(f"Trainer: precision must be 'float32', got {precision!r}")
+        self.device = resolve_device(device)
+        self.model = model.to(self.device) if self.device != "cpu" else model
+        self.loss = losses.get(loss)
+        self.optimizer = (
+            optim.get(optimizer, model.named_parameters(), lr=lr) if isinstance(optimizer, str) else optimizer
+        )
+        self.metrics = [_metric(m) for m in metrics]
+        self.schedule = schedule
+        self.preprocess = preprocess
+        self.labels = None if labels is None else list(labels)
+        self.seed = seed
+        self.history = History()
+        self.stop = False
+        self.steps = 0
+
+    # ---------------------------------------------------------------------------------------------------------- steps
+
+    def _forward(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+        """Loss and outputs of a batch."""
+        try:
+            inputs = self.preprocess(x) if self.preprocess is not None else _core.to_tensor(x)
+            targets = _core.to_tensor(y)
+            if self.device != "cpu":
+                inputs, targets = _core.to_device(inputs, self.device), _core.to_device(targets, self.device)
+            outputs = self.model(inputs)
+            return self.loss(outputs, targets), outputs
+        except (ValueError, TypeError, IndexError, RuntimeError, MemoryError) as error:
+            if len(error.args) == 1 and isinstance(error.args[0], str) and not error.args[0].startswith("Trainer: "):
+                error.args = (f"Trainer: {error.args[0]}",)
+            raise
+
+    def _check_loss(self, loss: Tensor, x: Any) -> float:
+        """The loss as a number; a step with one that is not finite is refused before it can touch the weights."""
+        value = loss.item()
+        if math.isfinite(value):
+            return float(value)
+        values = np.asarray(x)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
+            bad = int((~np.isfinite(values)).sum())
+            raise ValueError(
+                f"Trainer: inputs must be finite, step {self.steps + 1} has {bad} values that are not "
+                f"(first in row {rows[0]} of the batch)"
+            )
+        raise RuntimeError(
+            f"Trainer: the loss must be finite, it is {value} at step {self.steps + 1} with learning rate "
+            f"{self.optimizer.lr:g}; the weights are as before this step. A lower lr or clip_norm may help"
+        )
+
+    def step(self, x: Any, y: Any) -> Tensor:
+        """One training step: forward, backward, update.
+
+        Args:
+            x: a batch of inputs.
+            y: its targets.
+
+        Returns:
+            The loss, a tensor () off the tape.
+
+        Raises:
+            ValueError: shapes disagree, the message naming the layer; or the inputs are not finite.
+            RuntimeError: the loss is not finite; the weights are unchanged.
+
+        Example:
+            >>> trainer = smelt.Trainer(nn.Linear(4, 2))
+            >>> loss = trainer.step(smelt.ones(8, 4), smelt.zeros(8, dtype="int64"))
+            >>> loss.shape
+            ()
+        """
+        self.model.train()
+        return self._step(x, y)[0]
+
+    def _step(self, x: Any, y: Any) -> tuple[Tensor, Tensor, float]:
+        loss, outputs = self._forward(x, y)
+        value = self._check_loss(loss, x)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.steps += 1
+        return loss.detach(), outputs.detach(), value
+
+    # ------------------------------------------------------------------------------------------------------------ fit
+
+    def fit(
+        self,
+        train: Any,
+        validation: Any = None,
+        epochs: int = 10,
+        batch_size: int = 64,
+        callbacks: Iterable[Callback] = (),
+        shuffle: bool = True,
+        drop_last: bool = False,
+        patience: int | None = None,
+        monitor: str | None = None,
+        out: Any = None,
+        checkpoint_every: int | None = None,
+        resume: bool = False,
+    ) -> History:
+        """Trains for some epochs.
+
+        With a validation set, the weights of the epoch with the best ``monitor`` are put back at the end. With ``out``,
+        the run folder gets history, checkpoints and the model; a run that was broken off there goes on with
+        ``resume=True`` and ends with the same bits as one that was not.
+
+        Args:
+            train: a dataset, a pair of arrays (x, y), or a :class:`smelt.data.Loader`.
+            validation: likewise, or None.
+            epochs: how often every row is seen, at least 1.
+            batch_size: rows of a step.
+            callbacks: :class:`smelt.train.Callback` objects.
+            shuffle: a new order each epoch.
+            drop_last: leave out a last batch that is not full.
+            patience: end after so many epochs without a better ``monitor``.
+            monitor: a column of the history, ``"val_loss"`` by default; losses are better when lower, all else higher.
+            out: run folder, new or empty unless ``resume``.
+            checkpoint_every: steps between checkpoints, by default one at the end of each epoch.
+            resume: go on from the last checkpoint in ``out``.
+
+        Returns:
+            The history, one row for each epoch.
+
+        Raises:
+            ValueError: an option is out of range, or data and model disagree; the message names the layer.
+            FileExistsError: ``out`` has files and ``resume`` is False.
+            KeyboardInterrupt: after Ctrl-C, at the end of the step and with a checkpoint written; at once on a second.
+
+        Example:
+            >>> x, y = np.eye(8, dtype="float32"), np.arange(8) % 2
+            >>> trainer = smelt.Trainer(nn.Linear(8, 2), lr=0.1)
+            >>> history = trainer.fit((x, y), epochs=3, batch_size=4)
+            >>> len(history), history["epoch"]
+            (3, [1, 2, 3])
+        """
+        if epochs < 1:
+            raise ValueError(f"Trainer: epochs must be at least 1, got {epochs}")
+        if patience is not None and (patience < 1 or validation is None):
+            raise ValueError(f"Trainer: patience must be at least 1 and needs a validation set, got {patience}")
+        if checkpoint_every is not None and (checkpoint_every < 1 or out is None):
+            raise ValueError(f"Trainer: checkpoint_every must be at least 1 and needs out, got {checkpoint_every}")
+        if resume and out is None:
+            raise ValueError("Trainer: resume needs out, the folder of the run to go on with")
+        loader = self._loader(train, batch_size, shuffle, drop_last)
+        folder = None if out is None else RunFolder(out, resume)
+        handler = folder.log_handler() if folder is not None else None
+        if handler is not None:
+            _log.addHandler(handler)
+        try:
+            run = _Run(self, loader, validation, epochs, patience, monitor, folder, checkpoint_every, list(callbacks))
+            if resume:
+                run.restore()
+            return run.go()
+        finally:
+            if handler is not None:
+                _log.removeHandler(handler)
+                handler.close()
+
+    def _loader(self, source: Any, batch_size: int, shuffle: bool, drop_last: bool = False) -> Loader:
+        if isinstance(source, Loader):
+            return source
+        dataset = source if isinstance(source, ArrayDataset) else ArrayDataset(*source)
+        if dataset.y is None:
+            raise ValueError("Trainer: the dataset must have targets, got y=None")
+        return Loader(dataset, batch_size, shuffle, self.seed, drop_last)
+
+    # --------------------------------------------------------------------------------------------- evaluate and predict
+
+    def evaluate(self, dataset: Any, batch_size: int = 256) -> dict[str, Any]:
+        """Loss and metrics over a dataset, the model in evaluation mode.
+
+        Args:
+            dataset: a dataset, a pair of arrays (x, y), or a loader.
+            batch_size: rows at once.
+
+        Returns:
+            ``{"loss": ..., <metric>: ...}``.
+
+        Raises:
+            ValueError: data and model disagree; the message names the layer.
+
+        Example:
+            >>> trainer = smelt.Trainer(nn.Linear(2, 2), metrics=["accuracy"])
+            >>> sorted(trainer.evaluate((np.ones((4, 2), "float32"), np.zeros(4, "int64"))))
+            ['accuracy', 'loss']
+        """
+        mean = metrics.Loss()
+        for metric in self.metrics:
+            metric.reset()
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with no_grad():
+                for x, y in self._loader(dataset, batch_size, shuffle=False):
+                    loss, outputs = self._forward(x, y)
+                    mean.add(loss.item(), len(outputs))
+                    for metric in self.metrics:
+                        metric.update(outputs, y)
+        finally:
+            self.model.train(was_training)
+        return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
+
+    def predict(self, x: Any, batch_size: int = 256) -> Tensor:
+        """The model's outputs for inputs, in evaluation mode.
+
+        Args:
+            x: inputs (N, ...), an array, a tensor or a dataset.
+            batch_size: rows at once.
+
+        Returns:
+            Tensor (N, ...) of outputs, such as the logits of each class.
+
+        Raises:
+            ValueError: data and model disagree; the message names the layer.
+
+        Example:
+            >>> smelt.Trainer(nn.Linear(2, 3)).predict(np.ones((4, 2), "float32")).shape
+            (4, 3)
+        """
+        return predict(self.model, x, self.preprocess, self.device, batch_size)
+
+
+class _Run:
+    """One call of fit: where it stands, and how it is saved."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        loader: Loader,
+        validation: Any,
+        epochs: int,
+        patience: int | None,
+        monitor: str | None,
+        folder: RunFolder | None,
+        checkpoint_every: int | None,
+        callbacks: list[Callback],
+    ):
+        self.trainer, self.loader, self.validation, self.epochs = trainer, loader, validation, epochs
+        self.patience, self.folder, self.checkpoint_every, self.callbacks = (
+            patience,
+            folder,
+            checkpoint_every,
+            callbacks,
+        )
+        self.monitor = monitor or "val_loss"
+        self.first_epoch = self.loader.epoch  # of a loader that was used before
+        self.factor = schedule.get(trainer.schedule, epochs * len(loader))
+        self.base_rates = [group.__dict__["lr"] for group in trainer.optimizer.groups]
+        self.taken = 0  # steps of this run
+        self.history = History()
+        self.mean = metrics.Loss()
+        self.best: dict[str, Tensor] | None = None
+        self.best_value = math.nan
+        self.stale_epochs = 0
+        self.seconds = 0.0
+        for metric in trainer.metrics:
+            metric.reset()
+
+    def restore(self) -> None:
+        assert self.folder is not None
+        self.folder.prune()
+        path = self.folder.latest_checkpoint()
+        if path is None:
+            _log.info("no checkpoint in %s: starting anew", self.folder.path)
+            return
+        checkpoint.restore(self, path)
+        _log.info("resumed from %s", path)
+
+    def save(self) -> None:
+        assert self.folder is not None
+        path = self.folder.checkpoint_path(self.taken)
+        checkpoint.write(self, path)
+        self.folder.prune()
+        _log.info("wrote %s", path)
+
+    def go(self) -> History:
+        trainer = self.trainer
+        trainer.history, trainer.stop = self.history, False
+        started = time.perf_counter() - self.seconds
+        for callback in self.callbacks:
+            callback.on_fit_begin(trainer)
+        with Interrupt() as interrupt, Progress(self.epochs, len(self.loader)) as progress:
+            while self.epoch < self.epochs and not trainer.stop:
+                trainer.model.train()
+                progress.begin(self.epoch, self.loader.position)
+                for x, y in self.loader:
+                    self.step(x, y, progress)
+                    self.seconds = time.perf_counter() - started
+                    if self.checkpoint_every and self.taken % self.checkpoint_every == 0:
+                        self.save()
+                    if interrupt.requested:
+                        self.interrupted()
+                    if trainer.stop:
+                        break
+                if not trainer.stop or self.loader.position == 0:
+                    self.seconds = time.perf_counter() - started
+                    self.end_epoch(progress)
+                    if interrupt.requested:
+                        self.interrupted()
+        return self.finish()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of this run that are complete."""
+        return self.loader.epoch - self.first_epoch
+
+    def step(self, x: Any, y: Any, progress: Progress) -> None:
+        trainer = self.trainer
+        factor = self.factor(self.taken)
+        for group, base in zip(trainer.optimizer.groups, self.base_rates):
+            group.__dict__["lr"] = base * factor
+        _, outputs, value = trainer._step(x, y)
+        self.taken += 1
+        self.mean.add(value, len(outputs))
+        for metric in trainer.metrics:
+            metric.update(outputs, y)
+        progress.step(value, trainer.optimizer.lr)
+        for callback in self.callbacks:
+            callback.on_step_end(trainer, self.taken, value)
+
+    def end_epoch(self, progress: Progress) -> None:
+        trainer = self.trainer
+        row: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.taken,
+            "seconds": round(self.seconds, 3),
+            "lr": trainer.optimizer.lr,
+            "train_loss": self.mean.compute(),
+        }
+        row.update({f"train_{m.name}": v for m in trainer.metrics if isinstance(v := m.compute(), (int, float))})
+        if self.validation is not None:
+            report = trainer.evaluate(self.validation)
+            row.update({f"val_{name}": value for name, value in report.items() if isinstance(value, (int, float))})
+        self.mean.reset()
+        for metric in trainer.metrics:
+            metric.reset()
+        self.history.rows.append(row)
+        if self.validation is not None:
+            self.keep_best(row)
+        progress.end_epoch()
+        for callback in self.callbacks:
+            callback.on_epoch_end(trainer, row)
+        _log.info("epoch %d of %d: %s", self.epoch, self.epochs, {k: v for k, v in row.items() if k != "epoch"})
+        if self.folder is not None:
+            self.folder.write_history(self.history)
+            if self.checkpoint_every is None:
+                self.save()
+
+    def keep_best(self, row: dict[str, Any]) -> None:
+        if self.monitor not in row:
+            raise ValueError(f"Trainer: monitor must be one of {', '.join(row)}, got {self.monitor!r}")
+        value = float(row[self.monitor])
+        better = value < self.best_value if self.monitor.endswith("loss") else value > self.best_value
+        if better or math.isnan(self.best_value):
+            self.best_value, self.stale_epochs = value, 0
+            self.best = {name: t.copy() for name, t in self.trainer.model.state_dict().items()}
+            return
+        self.stale_epochs += 1
+        if self.patience is not None and self.stale_epochs >= self.patience:
+            _log.info("no better %s for %d epochs: stopping", self.monitor, self.patience)
+            self.trainer.stop = True
+
+    def interrupted(self) -> None:
+        if self.folder is not None:
+            self.save()
+        where = f"; go on with resume from {self.folder.path}" if self.folder is not None else ""
+        raise KeyboardInterrupt(f"interrupted after step {self.taken}{where}")
+
+    def finish(self) -> History:
+        trainer = self.trainer
+        if self.best is not None:
+            trainer.model.load_state_dict(self.best)
+        for group, base in zip(trainer.optimizer.groups, self.base_rates):
+            group.__dict__["lr"] = base
+        trainer.model.eval()
+        if self.folder is not None:
+            self.folder.write_history(self.history)
+            checkpoint.write_model(trainer, self.folder.path / "model.safetensors", self.history)
+        for callback in self.callbacks:
+            callback.on_fit_end(trainer)
+        return self.history
+
+
+def resolve_device(device: str) -> str:
+    """``"auto"`` is a GPU where there is one; SMELT_DEVICE overrides it."""
+    import os
+
+    if device == "auto":
+        device = os.environ.get("SMELT_DEVICE") or ("cpu" if _core.why_unavailable("cuda") else "cuda")
+    return _core.parse_device(device)
+
+
+def predict(model: Module, x: Any, preprocess: Any, device: str, batch_size: int) -> Tensor:
+    """Outputs for inputs, batch by batch, in evaluation mode."""
+    if batch_size < 1:
+        raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
+    dataset = x if isinstance(x, ArrayDataset) else ArrayDataset(x)
+    was_training = model.training
+    model.eval()
+    outputs = []
+    try:
+        with no_grad():
+            for batch, _ in Loader(dataset, batch_size):
+                inputs = preprocess(batch) if preprocess is not None else batch
+                outputs.append(model(_core.to_device(inputs, device)))
+    finally:
+        model.train(was_training)
+    return _core.concat(outputs, 0)
+
+
+def _metric(metric: Any) -> metrics.Metric:
+    return metrics.get(metric)

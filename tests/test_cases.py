@@ -1,0 +1,136 @@
+"""Values and gradients of every case record, at every instruction set."""
+
+import numpy as np
+import pytest
+
+import smelt
+from smelt import kernels
+from tests.cases import COMPUTE, UNIT, all_cases
+from tests.conftest import isa_levels
+
+CASES = {case.name: case for case in all_cases()}
+
+
+def round_to(array, dtype):
+    """The array with its floats rounded to a dtype, as float64."""
+    if array.dtype.kind != "f" or dtype == "float64":
+        return array
+    return smelt.from_numpy(np.array(array)).to(dtype).to("float64").numpy().reshape(array.shape)
+
+
+def make_tensor(array, dtype):
+    t = smelt.from_numpy(np.array(array))
+    return t.to(dtype) if array.dtype.kind == "f" else t
+
+
+def as_tuple(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def generator(case):
+    return np.random.default_rng(sum(map(ord, case.name)))
+
+
+def check(name, got, expected, bound, unit):
+    """|got - expected| is within the bound and one rounding of the result; NaN and infinities are at the same places."""
+    assert got.shape == np.shape(expected), f"{name}: shape must be {np.shape(expected)}, got {got.shape}"
+    expected = np.asarray(expected, np.float64) if expected.dtype.kind == "f" else expected
+    if got.dtype.kind != "f":
+        np.testing.assert_array_equal(got, expected)
+        return
+    got = got.astype(np.float64)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(expected), err_msg=name)
+    infinite = np.isinf(expected)
+    np.testing.assert_array_equal(got[infinite], expected[infinite], err_msg=name)
+    good = np.isfinite(expected)
+    bound = np.nan_to_num(bound)
+    limit = np.broadcast_to(bound + unit * (np.abs(np.where(good, expected, 0)) + bound), expected.shape)
+    error = np.abs(got - expected)
+    worst = (error - limit)[good].max(initial=0)
+    assert worst <= 0, f"{name}: error is {error[good].max():.3g}, {worst:.3g} above the bound"
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("level", isa_levels())
+def test_values(name, level):
+    case = CASES[name]
+    for dtype in case.dtypes:
+        given = [round_to(x, dtype) for x in case.inputs(generator(case))]
+        expected = as_tuple(case.reference(*given))
+        with kernels.isa(level), smelt.no_grad():
+            result = as_tuple(case.op(*(make_tensor(x, dtype) for x in given)))
+        assert len(result) == len(expected)
+        unit = UNIT[dtype]
+        for got, want in zip(result, expected):
+            want = np.asarray(want)
+            bound = case.bound(given, want, UNIT[COMPUTE[dtype]])
+            check(f"{name} {dtype} {level}", got.numpy(), want, bound, unit if dtype != COMPUTE[dtype] else 0.0)
+
+
+def gradients(case, given, dtype, weights):
+    tensors = [make_tensor(x, dtype) for x in given]
+    for i in case.grad:
+        tensors[i].requires_grad = True
+    result = as_tuple(case.op(*tensors))
+    total = None
+    for y, w in zip(result, weights):
+        if not y.requires_grad:
+            continue
+        part = (y * make_tensor(w, dtype)).sum()
+        total = part if total is None else total + part
+    total.backward()
+    return [tensors[i].grad.numpy().astype(np.float64) for i in case.grad]
+
+
+def directional(case, given, i, direction, weights, h):
+    """The slope of the reference along a direction, by a central difference of fourth order."""
+
+    def value(t):
+        moved = list(given)
+        moved[i] = given[i] + t * direction
+        return sum(
+            float((np.asarray(y, np.float64) * w).sum()) for y, w in zip(as_tuple(case.reference(*moved)), weights)
+        )
+
+    return (8 * (value(h) - value(-h)) - (value(2 * h) - value(-2 * h))) / (12 * h)
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if c.grad])
+def test_gradient(name):
+    """float64 gradients against differences of the reference; float32 against float64 at every instruction set."""
+    case = CASES[name]
+    rng = generator(case)
+    given = case.inputs(rng)
+    expected = [np.asarray(y) for y in as_tuple(case.reference(*given))]
+    if any(y.dtype.kind == "f" and not np.isfinite(y).all() for y in expected):
+        return  # values alone are defined there
+    weights = [rng.normal(size=y.shape) if y.dtype.kind == "f" else np.zeros(y.shape) for y in expected]
+    wide = gradients(case, given, "float64", weights)
+    h = 1e-4
+    for i, grad in zip(case.grad, wide):
+        assert grad.shape == given[i].shape
+        for _ in range(2):
+            direction = rng.normal(size=given[i].shape)
+            slope = directional(case, given, i, direction, weights, h)
+            mine = float((grad * direction).sum())
+            # Differences: rounding of the values over h, and h^4 times a fifth derivative of the order of the slope.
+            scale = sum(float(np.abs(y * w).sum()) for y, w in zip(expected, weights))
+            limit = 20 * 2.0**-53 / h * (scale + 1) + 1e3 * h**4 * (abs(slope) + float(np.abs(grad * direction).sum()))
+            assert abs(mine - slope) <= limit, f"{name}: input {i}: slope is {slope:.9g}, the gradient gives {mine:.9g}"
+    if "float32" not in case.dtypes:
+        return
+    rounded = [round_to(x, "float32") for x in given]
+    rounded_weights = [round_to(w, "float32") for w in weights]
+    exact = gradients(case, rounded, "float64", rounded_weights)
+    for level in isa_levels():
+        with kernels.isa(level):
+            narrow = gradients(case, rounded, "float32", rounded_weights)
+        for i, got, want in zip(case.grad, narrow, exact):
+            n = max((y.size for y in expected), default=1)
+            if want.size == 0:
+                continue
+            # An element is a sum of at most n terms, each of some operations. The terms may cancel: where an element is
+            # small, the mean size of the gradient's elements stands for that of its terms.
+            limit = (n + 64) * UNIT["float32"] * (np.abs(want) + np.abs(want).mean())
+            error = np.abs(got - want)
+            assert (error <= limit).all(), f"{name} {level}: input {i}: error {error.max():.3g} above {limit.min():.3g}"

@@ -28,8 +28,10 @@ def build(name: str, shape: tuple[int, ...], classes: int) -> nn.Module:
         )
     height, width, channels = shape
     layers: list[nn.Module] = []
-    # Small pictures are halved once, after the second block.
-    for filters, pooled in ((32, min(height, width) >= 16), (64, min(height, width) >= 2)):
+    # Pictures below 16 pixels are halved once, after the second block; others after each of three.
+    large = min(height, width) >= 16
+    blocks = [(32, True), (64, True), (128, True)] if large else [(32, False), (64, min(height, width) >= 2)]
+    for filters, pooled in blocks:
         layers += [
             nn.Conv2d(channels, filters, 3, padding="same", bias=False),
             nn.BatchNorm2d(filters),

@@ -47,6 +47,7 @@ Tensor window_pool(const char* op, const Tensor& x_in, const Pool2dOptions& o, b
   PoolShape shape = input_shape(op, x);
   int64_t out[2];
   const bool good = dry_run::holds([&] {
+    require(shape.h >= 1 && shape.w >= 1, op, "images must have at least one pixel, got shape ", x.shape());
     for (int i : {0, 1}) {
       const int64_t extent = i == 0 ? shape.h : shape.w;
       require(o.kernel[i] >= 1, op, "kernel_size must be at least 1, got ", o.kernel[i]);

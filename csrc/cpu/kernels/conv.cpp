@@ -28,7 +28,8 @@ struct Gather {
   const Tap* taps;
   int64_t tap_count;
 
-  int64_t tap_length() const { return width * run; }
+  // At least 1: without channels there is nothing to copy.
+  int64_t tap_length() const { return max_of(width * run, int64_t{1}); }
 
   struct Origin {
     const S* pixel;  // where the row's offsets start from; may lie outside the picture
@@ -111,6 +112,7 @@ struct Gather {
 // Memory of each thread for the runs of a panel: zeros, and runs at the edge.
 template <class S>
 int64_t edge_elements(int64_t tap_length) {
+  tap_length = max_of(tap_length, int64_t{1});
   return round_up(tap_length + (kBlockK + 2 * tap_length) * Tile<Vec<S>>::kMr, 16);
 }
 

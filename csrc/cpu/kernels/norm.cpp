@@ -108,7 +108,7 @@ void batch_norm_run(const BatchNormArgs& a, Context& context) {
   const S* residual = static_cast<const S*>(a.residual);
   S* y = static_cast<S*>(a.y);
   const bool relu = a.activation == Activation::relu;
-  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / c), [&](int64_t begin, int64_t end) {
+  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / max_of(c, int64_t{1})), [&](int64_t begin, int64_t end) {
     each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
       const V centred = load<V>(x + at, lanes) - load<V>(mean + i, lanes);
       V v = fma(centred, load<V>(scale + i, lanes), load<V>(bias + i, lanes));
@@ -176,7 +176,7 @@ void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
     sum_g[i] = a.training ? sum_g[i] * inverse : 0;
     sum_gx[i] = a.training ? sum_gx[i] * inverse : 0;
   }
-  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / c), [&](int64_t begin, int64_t end) {
+  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / max_of(c, int64_t{1})), [&](int64_t begin, int64_t end) {
     each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
       const V g = gradient(at, lanes);
       if (dx) {

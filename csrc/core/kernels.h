@@ -715,8 +715,8 @@ struct StepBlock {
     double reserved;
   };
   int64_t step;
-  float grad_scale;  // clipping, multiplied into every gradient
-  uint32_t skip;     // not 0: this step changes nothing
+  double grad_scale;  // clipping, multiplied into every gradient
+  uint64_t skip;      // not 0: this step changes nothing
   Group group[kMaxGroups];
 };
 static_assert(sizeof(StepBlock) <= 4096);

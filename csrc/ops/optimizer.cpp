@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <limits>
+#include <unordered_set>
 
 #include "ops/common.h"
 
@@ -30,9 +31,10 @@ std::vector<const char*> Optimizer::state_names() const {
 
 void Optimizer::add_group(const Group& group, const std::vector<std::pair<std::string, Tensor>>& parameters) {
   require(groups_.size() < kMaxGroups, "optimizer", "at most ", kMaxGroups, " parameter groups, got more");
-  for (const auto& [name, t] : parameters) {
+  std::unordered_set<const TensorImpl*> seen;
+  for (const auto& [name, t] : parameters) {  // nothing is changed before all have been checked
     const LeafGrad& grad = leaf_grad(t);
-    require(grad.owner != this, "optimizer", "parameter '", name, "' is given twice");
+    require(seen.insert(t.impl()).second && grad.owner != this, "optimizer", "parameter '", name, "' is given twice");
     require(grad.owner == nullptr, "optimizer", "parameter '", name, "' already belongs to another optimizer");
     require_floating("optimizer", cat("parameter '", name, "'").c_str(), t);
     const Tensor& first = entries_.empty() ? parameters[0].second : entries_[0].tensor;
@@ -42,7 +44,6 @@ void Optimizer::add_group(const Group& group, const std::vector<std::pair<std::s
   const int number = static_cast<int>(groups_.size());
   groups_.push_back(group);
   for (const auto& [name, t] : parameters) {
-    require(leaf_grad(t).owner == nullptr, "optimizer", "parameter '", name, "' is given twice");
     leaf_grad(t).owner = this;
     leaf_grad(t).set_clock(clock_);
     Entry entry;

@@ -30,7 +30,11 @@ Tensor visible_grad(const Tensor& leaf) {
 
 GradTarget leaf_target(const Tensor& leaf) {
   LeafGrad& grad = leaf_grad(leaf);
-  if (!grad.buffer) grad.buffer = empty(leaf.shape(), leaf.dtype(), leaf.device());
+  const Tensor& old = grad.buffer;
+  if (!old || old.dtype() != leaf.dtype() || old.device() != leaf.device() || old.shape() != leaf.shape()) {
+    grad.mark_empty();  // the leaf was given other data: what an old buffer holds is not its gradient
+    grad.buffer = empty(leaf.shape(), leaf.dtype(), leaf.device());
+  }
   const bool accumulate = grad.state() == GradState::filled;
   grad.mark_filled();
   grad.buffer.storage().bump_version();

@@ -42,21 +42,21 @@ size_t sum_squares_workspace(const SumSquaresArgs& a, int) {
 
 template <class S>
 void sum_squares_run(const SumSquaresArgs& a, Context& context) {
-  using V = Vec<S>;
   const S* grad = static_cast<const S*>(a.grad);
   double* partial = static_cast<double*>(context.workspace);
   const int64_t size = flat_size(a.segments, a.count), pieces = ceil_div(size, kPiece);
   parallel_chunks(context, pieces, [&](int64_t piece, int) {
-    double total = 0;
+    // In double: the square of a finite gradient may be beyond float32.
+    double lane[16] = {};
     each_part(a.segments, a.count, piece * kPiece, min_of((piece + 1) * kPiece, size),
               [&](const Segment&, int64_t begin, int64_t end) {
-                V acc = V::zero();
-                each_vector<V>(end - begin, [&](int64_t i, int lanes) {
-                  const V g = load<V>(grad + begin + i, lanes);
-                  acc = fma(g, g, acc);
-                });
-                total += sum(acc);
+                int64_t i = begin;
+                for (; i + 16 <= end; i += 16)
+                  for (int j = 0; j < 16; ++j) lane[j] += double{grad[i + j]} * double{grad[i + j]};
+                for (int j = 0; i < end; ++i, ++j) lane[j] += double{grad[i]} * double{grad[i]};
               });
+    double total = 0;
+    for (double part : lane) total += part;
     partial[piece] = total;
   });
   double total = 0;
@@ -76,7 +76,7 @@ Status clip_scale(const ClipScaleArgs& a, Context&) noexcept {
   *a.norm = norm;
   const bool finite = norm - norm == 0;
   a.block->skip = !finite;
-  a.block->grad_scale = finite && norm > a.max_norm ? static_cast<float>(a.max_norm / norm) : 1.0f;
+  a.block->grad_scale = finite && norm > a.max_norm ? a.max_norm / norm : 1.0;
   return Status::ok;
 }
 
@@ -88,7 +88,7 @@ void sgd_run(const SgdArgs& a, Context& context) {
   S* param = static_cast<S*>(a.param);
   S* momentum = static_cast<S*>(a.momentum);
   const S* grad = static_cast<const S*>(a.grad);
-  const V grad_scale = V::set(a.block->grad_scale);
+  const V grad_scale = V::set(static_cast<S>(a.block->grad_scale));
   each_active(a, context, [&](const Segment& segment, int64_t begin, int64_t end) {
     const StepBlock::Group& group = a.block->group[segment.group];
     const V lr = V::set(static_cast<S>(group.lr)), decay = V::set(static_cast<S>(group.weight_decay));
@@ -120,7 +120,7 @@ void adam_run(const AdamArgs& a, Context& context) {
   S* exp_avg = static_cast<S*>(a.exp_avg);
   S* exp_avg_sq = static_cast<S*>(a.exp_avg_sq);
   const S* grad = static_cast<const S*>(a.grad);
-  const V grad_scale = V::set(a.block->grad_scale);
+  const V grad_scale = V::set(static_cast<S>(a.block->grad_scale));
   each_active(a, context, [&](const Segment& segment, int64_t begin, int64_t end) {
     const StepBlock::Group& group = a.block->group[segment.group];
     const auto value = [](double x) { return V::set(static_cast<S>(x)); };

@@ -5,7 +5,7 @@ import pytest
 
 import smelt
 from smelt import kernels
-from tests.cases import COMPUTE, UNIT, all_cases
+from tests.cases import COMPUTE, LEAST, OVERFLOW, UNIT, all_cases
 from tests.conftest import isa_levels
 
 CASES = {case.name: case for case in all_cases()}
@@ -31,23 +31,27 @@ def generator(case):
     return np.random.default_rng(sum(map(ord, case.name)))
 
 
-def check(name, got, expected, bound, unit):
-    """|got - expected| is within the bound and one rounding of the result; NaN and infinities are at the same places."""
+def check(name, got, expected, bound, dtype):
+    """|got - expected| is within the bound and one rounding to a half type; NaN and infinities are at the same places."""
     assert got.shape == np.shape(expected), f"{name}: shape must be {np.shape(expected)}, got {got.shape}"
-    expected = np.asarray(expected, np.float64) if expected.dtype.kind == "f" else expected
-    if got.dtype.kind != "f":
-        np.testing.assert_array_equal(got, expected)
+    if expected.dtype.kind != "f":
+        assert got.dtype == str(expected.dtype), f"{name}: dtype must be {expected.dtype}, got {got.dtype}"
+        np.testing.assert_array_equal(got.numpy(), expected, err_msg=name)
         return
-    got = got.astype(np.float64)
+    assert got.dtype == dtype, f"{name}: dtype must be {dtype}, got {got.dtype}"
+    got = got.numpy().astype(np.float64)
+    expected = np.where(np.abs(expected) >= OVERFLOW[dtype], np.copysign(np.inf, expected), expected)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(expected), err_msg=name)
     infinite = np.isinf(expected)
     np.testing.assert_array_equal(got[infinite], expected[infinite], err_msg=name)
     good = np.isfinite(expected)
-    bound = np.nan_to_num(bound)
-    limit = np.broadcast_to(bound + unit * (np.abs(np.where(good, expected, 0)) + bound), expected.shape)
+    got, expected, bound = got[good], expected[good], np.broadcast_to(bound, expected.shape)[good]
+    bound = bound + LEAST[COMPUTE[dtype]] * np.any(bound)
+    if dtype != COMPUTE[dtype]:
+        bound = bound + UNIT[dtype] * (np.abs(expected) + bound) + LEAST[dtype]
     error = np.abs(got - expected)
-    worst = (error - limit)[good].max(initial=0)
-    assert worst <= 0, f"{name}: error is {error[good].max():.3g}, {worst:.3g} above the bound"
+    worst = (error - bound).max(initial=0)
+    assert worst <= 0, f"{name}: error is {error.max():.3g}, {worst:.3g} above the bound"
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -60,11 +64,10 @@ def test_values(name, level):
         with kernels.isa(level), smelt.no_grad():
             result = as_tuple(case.op(*(make_tensor(x, dtype) for x in given)))
         assert len(result) == len(expected)
-        unit = UNIT[dtype]
         for got, want in zip(result, expected):
             want = np.asarray(want)
-            bound = case.bound(given, want, UNIT[COMPUTE[dtype]])
-            check(f"{name} {dtype} {level}", got.numpy(), want, bound, unit if dtype != COMPUTE[dtype] else 0.0)
+            bound = case.bound(given, want, UNIT[COMPUTE[case.result or dtype]])
+            check(f"{name} {dtype} {level}", got, want, bound, case.result or dtype)
 
 
 def gradients(case, given, dtype, weights):
@@ -134,3 +137,14 @@ def test_gradient(name):
             limit = (n + 64) * UNIT["float32"] * (np.abs(want) + np.abs(want).mean())
             error = np.abs(got - want)
             assert (error <= limit).all(), f"{name} {level}: input {i}: error {error.max():.3g} above {limit.min():.3g}"
+        # A half type rounds what it stores: the values forward and the gradients between, at most 8 on the way.
+        for dtype in (d for d in case.dtypes if COMPUTE[d] != d):
+            halves = [round_to(x, dtype) for x in given]
+            half_weights = [round_to(w, dtype) for w in weights]
+            wide = gradients(case, halves, "float64", half_weights)
+            with kernels.isa(level):
+                narrow = gradients(case, halves, dtype, half_weights)
+            for i, got, want in zip(case.grad, narrow, wide):
+                limit = 16 * UNIT[dtype] * (np.abs(want) + np.abs(want).mean()) if want.size else 0
+                error = np.abs(got - want)
+                assert (error <= limit).all(), f"{name} {dtype} {level}: input {i}: error {error.max():.3g}"

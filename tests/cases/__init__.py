@@ -18,6 +18,18 @@ import numpy as np
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 # What an op computes in, by the dtype of its tensors.
 COMPUTE = {"float64": "float64", "float32": "float32", "float16": "float32", "bfloat16": "float32"}
+# Half of the smallest subnormal number (float64: all of it): the largest error of one rounding near 0.
+LEAST = {"float64": 2.0**-1074, "float32": 2.0**-150, "float16": 2.0**-25, "bfloat16": 2.0**-134}
+# From here on values round to infinity.
+OVERFLOW = {
+    "float64": np.inf,
+    "float32": (2 - 2.0**-24) * 2.0**127,
+    "float16": (2 - 2.0**-11) * 2.0**15,
+    "bfloat16": (2 - 2.0**-8) * 2.0**127,
+}
+FLOATING = ("float32", "float64", "bfloat16", "float16")
+# Lengths around the vectors of 4, 8 and 16 lanes.
+TAILS = (0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 33, 1000)
 
 
 @dataclass(frozen=True)
@@ -33,6 +45,7 @@ class Case:
         dtypes: dtypes of the floating inputs.
         bound: from the float64 inputs and result and the unit of the computing dtype, the largest error allowed before
             the result is rounded to the tensor's dtype; a number or an array.
+        result: dtype of floating results where it is not that of the inputs. Other results have the reference's dtype.
         flops, nbytes: of one call in float32, for benchmarks.
     """
 
@@ -43,6 +56,7 @@ class Case:
     bound: Callable[..., Any]
     grad: tuple[int, ...] = ()
     dtypes: tuple[str, ...] = ("float32", "float64")
+    result: str = ""
     flops: float = 0.0
     nbytes: float = 0.0
     tags: tuple[str, ...] = field(default=())
@@ -56,6 +70,21 @@ def relative(units: float, floor: float = 0.0) -> Callable[..., Any]:
 def exact(inputs: Any, result: Any, u: float) -> float:
     """No error at all: the op only moves or selects values."""
     return 0.0
+
+
+def ulp(x: Any, u: float) -> Any:
+    """The distance from |x| to the next number of a type with unit u (float32, float64), subnormals included."""
+    with np.errstate(under="ignore"):
+        spacing = np.ldexp(u, np.frexp(np.where(np.isfinite(x), x, 0))[1])
+    return np.maximum(np.where(x == 0, 0, spacing), 2.0**-149 if u == UNIT["float32"] else 2.0**-1074)
+
+
+def ulps(count: float, flushed: float = 0.0) -> Callable[..., Any]:
+    """A bound in units in the last place, plus an absolute part in float32 for results that are flushed to 0.
+
+    The float64 reference is computed with the same formula: its own error counts once more.
+    """
+    return lambda inputs, result, u: count * ulp(result, u) * (1 if u > 2.0**-53 else 2) + flushed * (u > 2.0**-53)
 
 
 def all_cases() -> list[Case]:

@@ -128,23 +128,31 @@ def test_gradient(name):
     for level in isa_levels():
         with kernels.isa(level):
             narrow = gradients(case, rounded, "float32", rounded_weights)
-        for i, got, want in zip(case.grad, narrow, exact):
-            n = max((y.size for y in expected), default=1)
-            if want.size == 0:
-                continue
-            # An element is a sum of at most n terms, each of some operations. The terms may cancel: where an element is
-            # small, the mean size of the gradient's elements stands for that of its terms.
-            limit = (n + 64) * UNIT["float32"] * (np.abs(want) + np.abs(want).mean())
-            error = np.abs(got - want)
-            assert (error <= limit).all(), f"{name} {level}: input {i}: error {error.max():.3g} above {limit.min():.3g}"
-        # A half type rounds what it stores: the values forward and the gradients between, at most 8 on the way.
+        # An element is a sum of at most n terms, each of some operations.
+        n = max((y.size for y in expected), default=1)
+        compare(f"{name} {level}", narrow, exact, (n + 64) * UNIT["float32"])
         for dtype in (d for d in case.dtypes if COMPUTE[d] != d):
             halves = [round_to(x, dtype) for x in given]
             half_weights = [round_to(w, dtype) for w in weights]
             wide = gradients(case, halves, "float64", half_weights)
             with kernels.isa(level):
                 narrow = gradients(case, halves, dtype, half_weights)
-            for i, got, want in zip(case.grad, narrow, wide):
-                limit = 16 * UNIT[dtype] * (np.abs(want) + np.abs(want).mean()) if want.size else 0
-                error = np.abs(got - want)
-                assert (error <= limit).all(), f"{name} {dtype} {level}: input {i}: error {error.max():.3g}"
+            # A half type rounds what it stores: values forward and gradients between, at most 8 on the way, one unit each
+            # that a function may double.
+            compare(f"{name} {dtype} {level}", narrow, wide, 16 * UNIT[dtype])
+
+
+def compare(name, got, expected, units):
+    """Gradients of all inputs: each element within some units of itself and of the terms that it is a sum of.
+
+    The terms may cancel: the mean size of the gradient's elements stands for theirs, and where it has but one, the mean
+    size over all inputs.
+    """
+    everything = np.concatenate([np.abs(want).ravel() for want in expected])
+    for i, (one, want) in enumerate(zip(got, expected)):
+        if want.size == 0:
+            continue
+        terms = np.abs(want).mean() if want.size > 1 else max(np.abs(want), everything.mean())
+        limit = units * (np.abs(want) + terms)
+        error = np.abs(one - want)
+        assert (error <= limit).all(), f"{name}: input {i}: error {error.max():.3g} above {limit.min():.3g}"

@@ -1,5 +1,6 @@
 // Names, numbers and arrays on their way into the core.
 #include <cmath>
+#include <limits>
 
 #include "bindings/common.h"
 
@@ -63,7 +64,10 @@ std::optional<Number> as_number(py::handle object) {
   if (PyLong_Check(p)) {
     int overflow = 0;
     const int64_t v = PyLong_AsLongLongAndOverflow(p, &overflow);
-    if (overflow) throw py::value_error("number: integers must fit 64 bits, got " + std::string(py::str(object)));
+    if (overflow) {
+      const double f = overflow * std::numeric_limits<double>::infinity();
+      return Number{{f, overflow > 0 ? INT64_MAX : INT64_MIN}, Number::integer, true};
+    }
     return Number{{static_cast<double>(v), v}, Number::integer};
   }
   if (PyFloat_Check(p)) {
@@ -113,6 +117,7 @@ Tensor to_tensor(py::handle object) {
   if (py::isinstance<TensorImpl>(object)) return object.cast<Tensor>();
   if (py::isinstance<py::array>(object)) return from_array(py::reinterpret_borrow<py::array>(object), "tensor", {});
   if (const auto number = as_number(object)) {
+    require(!number->huge, "tensor", "integers must fit 64 bits, got ", std::string(py::str(object)));
     const DType dtype = number->kind == Number::floating  ? DType::float32
                         : number->kind == Number::integer ? DType::int64
                                                           : DType::bool_;

@@ -12,6 +12,7 @@ Scalar scalar(double v) { return {v, static_cast<int64_t>(v)}; }
 Scalar scalar(py::handle v, const char* op) {
   const auto number = as_number(v);
   require_type(number.has_value(), op, "needs a number, got ", std::string(py::repr(v)));
+  require(!number->huge, op, "integers must fit 64 bits, got ", std::string(py::str(v)));
   return number->value;
 }
 
@@ -70,12 +71,15 @@ std::vector<SliceAxis> slice_axes(const std::vector<std::tuple<int64_t, int64_t,
 
 void register_shape(py::module_& m) {
   m.def("full", [](const Shape& shape, py::handle value, DTypeArg dtype, const std::string& device) {
+    OpScope scope("full");
     return full(shape, scalar(value, "full"), dtype.value, parse_device(device));
   });
   m.def("empty", [](const Shape& shape, DTypeArg dtype, const std::string& device) {
+    OpScope scope("empty");
     return empty(shape, dtype.value, parse_device(device));
   });
   m.def("arange", [](py::handle start, py::handle step, int64_t n, DTypeArg dtype, const std::string& device) {
+    OpScope scope("arange");
     return arange(scalar(start, "arange"), scalar(step, "arange"), n, dtype.value, parse_device(device));
   });
   m.def("copy", copy);
@@ -137,7 +141,7 @@ void register_reduce(py::module_& m) {
   reduction("any", ReduceOp::any, false);
   reduction("all", ReduceOp::all, false);
   m.def("extremum", [](const Tensor& x, bool max, int64_t axis, bool keepdims) {
-    return extremum(max ? ReduceOp::max : ReduceOp::min, x, axis, keepdims);
+    return extremum(max ? "argmax" : "argmin", max ? ReduceOp::max : ReduceOp::min, x, axis, keepdims);
   });
   m.def("cumsum", cumsum);
   m.def("sort", sort);

@@ -80,6 +80,15 @@ py::object get_item(const Tensor& x, const py::object& key) {
   return py::cast(part.shape() == wanted ? part : reshape(part, basic->result));
 }
 
+// A number or list goes to the tensor's dtype at once: by way of float32 a float64 tensor would get a rounded value.
+Tensor value_for(const Tensor& x, py::handle value) {
+  if (const auto number = as_number(value); number && is_floating(x.dtype()) && !number->huge)
+    return full(Shape{}, number->value, x.dtype(), x.device());
+  if (py::isinstance<py::sequence>(value) && !py::isinstance<TensorImpl>(value) && !py::isinstance<py::array>(value))
+    return py::module_::import("smelt._tensor").attr("tensor")(value, x.dtype()).cast<Tensor>();
+  return cast(to_tensor(value), x.dtype());
+}
+
 void set_item(const Tensor& x, const py::object& key, const py::object& value) {
   const auto basic = parse_basic(x, key);
   if (!basic) {
@@ -91,7 +100,7 @@ void set_item(const Tensor& x, const py::object& key, const py::object& value) {
   for (const SliceAxis& a : basic->axes) part.push_back(a.length);
   NoGrad no_grad;
   const Shape wanted(basic->result.data(), static_cast<int>(basic->result.size()));
-  const Tensor v = expand(dense(cast(to_tensor(value), x.dtype())), wanted);
+  const Tensor v = expand(dense(value_for(x, value)), wanted);
   assign_slice(x, basic->axes, reshape(v, part));
 }
 

@@ -200,6 +200,11 @@ py::object operate_logical(BinaryOp op, const Tensor& x, py::handle other) {
   if (py::isinstance<TensorImpl>(other)) {
     const DType dtype = other.cast<Tensor>().dtype();
     require_type(dtype == DType::bool_, op_name(op), "needs bool tensors, got ", dtype);
+  } else if (const auto number = as_number(other)) {
+    require_type(number->kind == Number::boolean, op_name(op), "needs a bool, got ", std::string(py::repr(other)));
+  } else if (py::isinstance<py::array>(other)) {
+    const std::string dtype = py::str(other.attr("dtype"));
+    require_type(dtype == "bool", op_name(op), "needs an array of bool, got ", dtype);
   }
   return operate(op, x, other, false);
 }
@@ -307,7 +312,9 @@ void register_tensor(py::module_& m) {
     return s.f != 0 || s.i != 0;
   });
   c.def("__float__", [](const Tensor& x) { return item(x).f; });
-  c.def("__int__", [](const Tensor& x) { return py::int_(number_of(x)); });
+  c.def("__int__", [](const Tensor& x) {
+    return is_floating(x.dtype()) ? py::int_(number_of(x)) : py::int_(item(x).i);
+  });
   c.def("__index__", [](const Tensor& x) {
     require_type(is_integral(x.dtype()), "index", "needs an integer tensor, got ", x.dtype());
     return item(x).i;

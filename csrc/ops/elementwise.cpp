@@ -263,7 +263,8 @@ DType working_dtype(BinaryOp& op, DType common) {
 }
 
 bool fits(Number number, DType dtype) {
-  if (number.kind != Number::integer) return true;
+  if (number.kind != Number::integer || is_floating(dtype)) return true;
+  if (number.huge) return false;
   if (dtype == DType::uint8) return number.value.i >= 0 && number.value.i <= 255;
   if (dtype == DType::int32) return number.value.i >= INT32_MIN && number.value.i <= INT32_MAX;
   return true;
@@ -349,8 +350,9 @@ Tensor binary(BinaryOp op, const Tensor& x_in, Number number, bool number_first)
   if (number.kind == Number::integer && common == DType::bool_) common = DType::int64;
   if (!fits(number, common)) {
     const bool comparison = op >= BinaryOp::eq;
-    require(comparison, current_op(), "the number ", number.value.i, " does not fit ", common);
-    common = DType::int64;
+    require(comparison, current_op(), "the number ", number.huge ? "beyond 64 bits" : cat(number.value.i).c_str(),
+            " does not fit ", common);
+    common = number.huge ? DType::float64 : DType::int64;
   }
   const DType dtype = working_dtype(op, common);
   require(!(op == BinaryOp::pow && is_integral(dtype) && !number_first && number.value.i < 0), "pow",

@@ -79,11 +79,14 @@ void check_along(const char* op, const Tensor& x, const Tensor& index, int axis)
 
 }  // namespace
 
-void check_index(const Tensor& index, int64_t low, int64_t high, const char* what, int64_t ignore) {
+void check_index(const Tensor& index, int64_t low, int64_t high, const char* what, std::optional<int64_t> ignore) {
   if (index.numel() == 0) return;
   const char* const op = current_op();
+  // The kernel always ignores one value: where none is to be, one that is valid anyway.
+  if (!ignore && low >= high)
+    fail(ErrorKind::index, op, what, " must be in [", low, ", ", high, "), which is empty");
   try {
-    launch(CheckIndexArgs{.index = index.data(), .n = index.numel(), .low = low, .high = high, .ignore = ignore,
+    launch(CheckIndexArgs{.index = index.data(), .n = index.numel(), .low = low, .high = high, .ignore = ignore.value_or(low),
                           .dtype = index.dtype()},
            index.device());
   } catch (const Error& error) {
@@ -101,7 +104,7 @@ Tensor take(const Tensor& x_in, const Tensor& index_in, int64_t axis_in) {
   require_same_device("take", {&x, &index});
   const int axis = normalize_axis("take", axis_in, x.rank());
   const AxisView view(x.shape(), axis);
-  check_index(index, 0, view.n, "index", -1);
+  check_index(index, 0, view.n, "index");
   Shape shape(x.shape().begin(), axis);
   for (int64_t extent : index.shape()) shape.push_back(extent);
   for (int i = axis + 1; i < x.rank(); ++i) shape.push_back(x.shape()[i]);
@@ -119,7 +122,7 @@ Tensor embedding(const Tensor& index_in, const Tensor& weight, int64_t padding_i
   require(weight.rank() == 2, "embedding", "weight must be (rows, features), got shape ", weight.shape());
   const Tensor index = as_index("embedding", index_in);
   const int64_t rows = weight.shape()[0], features = weight.shape()[1];
-  check_index(index, 0, rows, "index", -1);
+  check_index(index, 0, rows, "index");
   Shape shape = index.shape();
   shape.push_back(features);
   Tensor y = empty(shape, weight.dtype(), weight.device());
@@ -136,7 +139,7 @@ Tensor gather(const Tensor& x_in, const Tensor& index_in, int64_t axis_in) {
   require_same_device("gather", {&x, &index});
   const int axis = normalize_axis("gather", axis_in, x.rank());
   check_along("gather", x, index, axis);
-  check_index(index, 0, x.shape()[axis], "index", -1);
+  check_index(index, 0, x.shape()[axis], "index");
   Tensor y = run_gather(x, index, axis);
   if (needs_grad(x)) attach(make_ref<GatherNode>(axis, index), {&x}, {&y});
   return y;
@@ -151,7 +154,7 @@ Tensor scatter_add(const Tensor& x_in, const Tensor& index_in, const Tensor& val
   check_along("scatter_add", x, index, axis);
   require(index.shape() == values.shape(), "scatter_add", "index and values must have one shape, got ", index.shape(),
           " and ", values.shape());
-  check_index(index, 0, x.shape()[axis], "index", -1);
+  check_index(index, 0, x.shape()[axis], "index");
   Tensor y = copy(x);
   const AxisView view(x.shape(), axis);
   launch(ScatterAddArgs{.x = values.data(), .index = index.as<int64_t>(), .y = y.data(), .outer = view.outer,
@@ -178,7 +181,7 @@ void put(const Tensor& y, const Tensor& index_in, const Tensor& values_in) {
   NoGrad no_grad;
   const Tensor index = as_index("assign", index_in);
   const AxisView view(y.shape(), 0);
-  check_index(index, 0, view.n, "index", -1);
+  check_index(index, 0, view.n, "index");
   Shape shape = index.shape();
   for (int i = 1; i < y.rank(); ++i) shape.push_back(y.shape()[i]);
   Tensor values = expand(dense(cast(values_in, y.dtype())), shape);

@@ -40,6 +40,7 @@ Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b);
 struct Number {  // a Python number: gives way to a tensor's dtype of its kind
   Scalar value;
   enum Kind { boolean, integer, floating } kind;
+  bool huge = false;  // an integer beyond 64 bits: f has its sign, i the nearest that fits
 };
 Tensor binary(BinaryOp op, const Tensor& x, Number number, bool number_first);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);
@@ -50,7 +51,8 @@ UnaryOp unary_op(Activation activation);
 // ------------------------------------------------------------------------------------------------- reduce.cpp
 Tensor reduce(ReduceOp op, const Tensor& x, const std::optional<std::vector<int64_t>>& axes, bool keepdims,
               bool mean = false);
-std::pair<Tensor, Tensor> extremum(ReduceOp op, const Tensor& x, int64_t axis, bool keepdims);  // values, indices
+// Values and indices; `name` is the function's in messages.
+std::pair<Tensor, Tensor> extremum(const char* name, ReduceOp op, const Tensor& x, int64_t axis, bool keepdims);
 Tensor cumsum(const Tensor& x, int64_t axis);
 std::pair<Tensor, Tensor> sort(const Tensor& x, bool descending);  // along the last axis
 Tensor sum_to(const Tensor& x, const Shape& shape);                // undoes a broadcast; off the tape
@@ -63,7 +65,7 @@ Tensor embedding(const Tensor& index, const Tensor& weight, int64_t padding_inde
 Tensor nonzero(const Tensor& mask);  // flat positions, int64
 void put(const Tensor& y, const Tensor& index, const Tensor& values);  // y[index] = values along the first axis
 // IndexError unless every element of `index` lies in [low, high) or is `ignore`.
-void check_index(const Tensor& index, int64_t low, int64_t high, const char* what, int64_t ignore);
+void check_index(const Tensor& index, int64_t low, int64_t high, const char* what, std::optional<int64_t> ignore = {});
 
 // ------------------------------------------------------------------------------------------------- linear.cpp
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);

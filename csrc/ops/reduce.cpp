@@ -35,6 +35,16 @@ std::vector<AxisRun> runs_of(const bool (&reduced)[kMaxRank], int rank) {
 
 // Reduces run after run, from the last axis on; `target` takes the result of the last one when given.
 Tensor reduce_runs(ReduceOp op, Tensor x, const std::vector<AxisRun>& runs, double scale, const GradTarget* target) {
+  const DType stored = x.dtype();
+  if (runs.size() > 1 && (stored == DType::bfloat16 || stored == DType::float16)) {  // rounded once, at the end
+    NoGrad no_grad;
+    const Tensor wide = reduce_runs(op, cast(x, DType::float32), runs, scale, nullptr);
+    if (!target) return cast(wide, stored);
+    launch(CastArgs{.x = wide.data(), .y = target->tensor.data(), .n = wide.numel(), .from = wide.dtype(), .to = stored,
+                    .accumulate = target->accumulate},
+           x.device());
+    return target->tensor;
+  }
   for (size_t i = runs.size(); i-- > 0;) {
     const bool last = i == 0;
     Shape shape = x.shape();
@@ -226,8 +236,8 @@ Tensor reduce(ReduceOp op, const Tensor& x_in, const std::optional<std::vector<i
   return y;
 }
 
-std::pair<Tensor, Tensor> extremum(ReduceOp op, const Tensor& x_in, int64_t axis_in, bool keepdims) {
-  const char* const name = reduce_name(op, false);
+std::pair<Tensor, Tensor> extremum(const char* name, ReduceOp op, const Tensor& x_in, int64_t axis_in,
+                                   bool keepdims) {
   OpScope scope(name);
   Tensor x = dense(x_in);
   if (x.dtype() == DType::bool_) x = cast(x, DType::uint8);

@@ -219,14 +219,12 @@ Tensor permute(const Tensor& x_in, const std::vector<int64_t>& wanted) {
   require(static_cast<int>(wanted.size()) == rank, "permute", "needs ", rank, " axes for shape ", x_in.shape(),
           ", got ", wanted.size());
   std::vector<int64_t> axes(rank);
-  bool used[kMaxRank] = {}, same = true;
+  bool used[kMaxRank] = {};
   for (int i = 0; i < rank; ++i) {
     axes[i] = normalize_axis("permute", wanted[i], rank);
     require(!used[axes[i]], "permute", "axis ", axes[i], " is named twice");
     used[axes[i]] = true;
-    same = same && axes[i] == i;
   }
-  if (same) return x_in;
   const Tensor x = dense(x_in);
   Shape shape;
   for (int64_t axis : axes) shape.push_back(x.shape()[static_cast<int>(axis)]);

@@ -11,7 +11,13 @@ constexpr int64_t kGrain = 16384;
 
 template <class T>
 T floor_divide(T a, T b) {
-  return std::floor(a / b);
+  if (b == 0) return a / b;
+  // By the exact remainder: a / b itself may round up to the next whole number.
+  const T r = std::fmod(a, b);
+  const T quotient = (a - r) / b - (r != 0 && (r < 0) != (b < 0) ? T{1} : T{0});
+  const T whole = std::floor(quotient);
+  if (quotient == 0) return std::copysign(T{0}, a / b);
+  return quotient - whole > T{0.5} ? whole + T{1} : whole;
 }
 // With the sign of b, as in Python.
 template <class T>

@@ -7,13 +7,25 @@ namespace {
 
 constexpr int64_t kGrain = 32768;  // elements: about 10 us
 
+// float32 on the way to a half type: rounded to odd, so that the second rounding is the only one that counts.
+inline float to_odd(float x) { return x; }
+template <class T>
+float to_odd(T x) {
+  const double wide = static_cast<double>(x);
+  float narrow = static_cast<float>(wide);
+  if (static_cast<double>(narrow) == wide || wide != wide) return narrow;
+  uint32_t bits = __builtin_bit_cast(uint32_t, narrow);
+  const bool above = __builtin_fabs(static_cast<double>(narrow)) > __builtin_fabs(wide);
+  return __builtin_bit_cast(float, (above ? bits - 1 : bits) | 1u);
+}
+
 // The bits of a scalar in a dtype.
 uint64_t scalar_bits(Scalar value, DType dtype) {
   switch (dtype) {
     case DType::float64: return __builtin_bit_cast(uint64_t, value.f);
     case DType::float32: return __builtin_bit_cast(uint32_t, static_cast<float>(value.f));
-    case DType::bfloat16: return to_bfloat16(static_cast<float>(value.f)).bits;
-    case DType::float16: return to_float16(static_cast<float>(value.f)).bits;
+    case DType::bfloat16: return to_bfloat16(to_odd(value.f)).bits;
+    case DType::float16: return to_float16(to_odd(value.f)).bits;
     case DType::bool_: return value.f != 0 || value.i != 0;
     default: return static_cast<uint64_t>(value.i);
   }
@@ -68,7 +80,7 @@ To convert(From x) {
   if constexpr (__is_same(To, bool)) {
     return wide != 0;
   } else if constexpr (__is_same(To, bfloat16) || __is_same(To, float16)) {
-    return to_storage<To>(static_cast<float>(wide));
+    return to_storage<To>(to_odd(wide));
   } else if constexpr (is_real<To> || !is_real<decltype(wide)>) {
     return static_cast<To>(wide);
   } else {

@@ -125,7 +125,7 @@ inline VecF log(VecF x) {
 inline VecF log1p(VecF x) {
   const VecF u = VecF::set(1) + x;
   const VecF lost = (x - (u - VecF::set(1))) / u;
-  const VecF y = log(u) + select(abs(x) < VecF::set(1e6f), lost, VecF::zero());
+  const VecF y = log(u) + select((VecF::zero() < u) & (u < VecF::set(1e6f)), lost, VecF::zero());
   return select(u == VecF::set(1), x, y);
 }
 

@@ -55,7 +55,12 @@ void each_block(Context& context, const GeneratorState& generator, uint64_t coun
   });
 }
 
-inline double unit(uint32_t bits) { return static_cast<double>(bits >> 8) * 0x1p-24; }  // [0, 1), 24 bits
+// [0, 1), in as many bits as the type has.
+template <class S>
+double unit(uint32_t bits) {
+  constexpr int kBits = __is_same(S, bfloat16) ? 8 : __is_same(S, float16) ? 11 : 24;
+  return static_cast<double>(bits >> (32 - kBits)) * (1.0 / (1 << kBits));
+}
 
 // Box and Muller: lanes 0 and 1 give a pair of normal deviates, so do lanes 2 and 3.
 inline double normal(uint32_t first, uint32_t second, bool sine) {
@@ -80,9 +85,9 @@ void random_floating(const RandomArgs& a, Context& context) {
       const int64_t j = e / 4, l = e % 4;
       double v;
       if (a.kind == RandomKind::uniform) {
-        v = a.a.f + (a.b.f - a.a.f) * unit(bits.lane[l][j]);
+        v = a.a.f + (a.b.f - a.a.f) * unit<S>(bits.lane[l][j]);
         // Rounding to S must not reach the open end.
-        if (static_cast<Compute<S>>(v) >= static_cast<Compute<S>>(a.b.f) && a.b.f > a.a.f) v = a.a.f;
+        if (from_storage(to_storage<S>(static_cast<Compute<S>>(v))) >= a.b.f && a.b.f > a.a.f) v = a.a.f;
       } else {
         v = a.a.f + a.b.f * normal(bits.lane[l / 2 * 2][j], bits.lane[l / 2 * 2 + 1][j], l % 2);
       }

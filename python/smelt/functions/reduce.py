@@ -6,7 +6,7 @@ Sums and means of float32 are added in float32, chunk by chunk in a fixed order:
 from __future__ import annotations
 
 from .. import _core
-from ._types import Axis, Tensor, as_axes
+from ._types import Axis, DTypeLike, Tensor, as_axes
 
 __all__ = [
     "all",
@@ -85,6 +85,16 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: float 
         >>> smelt.tensor([1.0, 3.0]).var(correction=1)
         tensor(2.)
     """
+    return _core.cast(_variance(x, axis, keepdims, correction), _result_dtype(x))
+
+
+def _result_dtype(x: Tensor) -> DTypeLike:
+    return x.dtype if x.dtype.is_floating else "float32"
+
+
+def _variance(x: Tensor, axis: Axis, keepdims: bool, correction: float) -> Tensor:
+    # Of the half types in float32: their distances and sums would be rounded, and float16 overflows.
+    x = x if x.dtype == "float64" else _core.cast(x, "float32")
     axes = as_axes(axis)
     distance = x - _core.mean(x, axes, True)
     total = _core.sum(distance * distance, axes, keepdims)
@@ -108,7 +118,8 @@ def std(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: float 
         >>> smelt.tensor([1.0, 3.0]).std()
         tensor(1.)
     """
-    return _core.unary(_core.UNARY["sqrt"], var(x, axis, keepdims, correction))
+    root = _core.unary(_core.UNARY["sqrt"], _variance(x, axis, keepdims, correction))
+    return _core.cast(root, _result_dtype(x))
 
 
 def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:

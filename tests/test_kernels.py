@@ -1,0 +1,435 @@
+"""Equality of bits, choice of kernels, random numbers, float environment, and more than 2^31 elements."""
+
+import ctypes
+import math
+import platform
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+import smelt
+from smelt import _core, kernels
+from tests import workloads
+from tests.conftest import isa_levels
+
+
+def bits(arrays):
+    return [a.tobytes() for a in arrays]
+
+
+# ---------------------------------------------------------------------------------------------------------- equality
+
+
+@pytest.mark.parametrize("name", [n for n in workloads.WORKLOADS if n != "probe"])  # which counts what each thread does
+def test_any_number_of_threads_gives_the_same_bits(isa, name):
+    smelt.set_num_threads(1)
+    expected = workloads.run(name)
+    assert any(np.any(a) for a in expected)
+    for threads in (2, 3, 5):
+        smelt.set_num_threads(threads)
+        assert smelt.get_num_threads() == threads
+        assert bits(workloads.run(name)) == bits(expected), f"{threads} threads"
+
+
+def test_workloads_run_every_slot():
+    """What the tests here say of the workloads they say of the whole table."""
+    with kernels.trace() as names:
+        for name in workloads.WORKLOADS:
+            workloads.run(name)
+    assert {n.split("_", 1)[1] for n in names} >= set(kernels.slots())
+
+
+@pytest.mark.parametrize("name", workloads.WORKLOADS)
+def test_data_at_any_address_gives_the_same_bits(isa, name):
+    moved = workloads.offset(np.ones((2, 3), np.float32))
+    assert moved._address() % 16 and np.array_equal(moved.numpy(), np.ones((2, 3)))
+    assert bits(workloads.run(name, workloads.offset)) == bits(workloads.run(name))
+
+
+@pytest.mark.parametrize("name", sorted(_core.UNARY))
+def test_an_element_does_not_depend_on_where_its_piece_begins(isa, name, rng):
+    for dtype in ("float32", "float64", "bfloat16"):
+        x = smelt.from_numpy(rng.normal(size=1003) * 3).astype(dtype)
+
+        def run(t):
+            # Those with parameters take them from here; the others have none.
+            if name in ("leaky_relu", "elu", "clip"):
+                return _core.unary_with(_core.UNARY[name], t, -0.5, 0.5).numpy()
+            return _core.unary(_core.UNARY[name], t).numpy()
+
+        whole = run(x)
+        for begin in (1, 3, 8, 13, 1002):
+            np.testing.assert_array_equal(run(x[begin:]), whole[begin:])
+
+
+def _rows(rng):
+    w, v = (smelt.from_numpy(workloads.floats(rng, *s)) for s in ((70, 45), (9, 3, 3, 5)))
+    scale, shift, mean, var = (smelt.from_numpy(rng.uniform(0.5, 2, 70).astype(np.float32)) for _ in range(4))
+    return {
+        "matmul": ((37, 70), lambda x: x @ w),
+        "softmax": ((37, 70), smelt.softmax),
+        "layer_norm": ((37, 70), smelt.layer_norm),
+        "batch_norm": ((37, 70), lambda x: smelt.batch_norm(x, scale, shift, mean, var, False)),
+        "sum": ((37, 70), lambda x: x.sum(axis=1)),
+        "cumsum": ((37, 70), lambda x: x.cumsum(1)),
+        "conv2d": ((7, 6, 5, 5), lambda x: smelt.conv2d(x, v, padding=1)),
+        "avg_pool2d": ((7, 6, 5, 5), lambda x: smelt.avg_pool2d(x, 3, 1, 1)),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(_rows(np.random.default_rng(0))))
+def test_a_row_does_not_depend_on_the_others(isa, name, rng):
+    """So the same image gets the same bits in every batch that is evaluated, as long as the reduced axes are whole."""
+    shape, op = _rows(rng)[name]
+    x = smelt.from_numpy(workloads.floats(rng, *shape))
+    whole = op(x).numpy()
+    for begin, end in [(0, 1), (1, 5), (3, shape[0]), (shape[0] - 1, shape[0])]:
+        np.testing.assert_array_equal(op(x[begin:end]).numpy(), whole[begin:end])
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "silu", "gelu", "gelu_tanh"])
+def test_fused_and_unfused_activations_give_the_same_bits(isa, activation, rng):
+    apply = {"gelu_tanh": lambda z: smelt.gelu(z, "tanh")}.get(activation) or getattr(smelt, activation)
+    for op, *shapes in [
+        (smelt.linear, (33, 70), (19, 70), (19,)),
+        (smelt.conv2d, (3, 7, 6, 5), (9, 3, 3, 5), (9,)),
+    ]:
+        arrays = [workloads.floats(rng, *s) for s in shapes]
+        results = []
+        for fused in (True, False):
+            given = [smelt.from_numpy(a).requires_grad_() for a in arrays]
+            y = op(*given, activation=activation) if fused else apply(op(*given))
+            y.backward(smelt.ones(*y.shape))
+            results.append(bits([y.detach().numpy(), *(t.grad.numpy() for t in given)]))
+        assert results[0] == results[1]
+        with smelt.no_grad():
+            assert op(*(smelt.from_numpy(a) for a in arrays), activation=activation).numpy().tobytes() == results[0][0]
+
+
+def test_fused_batch_norm_gives_the_bits_of_its_parts(isa, rng):
+    x, other = (smelt.from_numpy(workloads.floats(rng, 300, 19)) for _ in range(2))
+    w, b = (smelt.from_numpy(workloads.floats(rng, 19)) for _ in range(2))
+
+    def run(**options):
+        return smelt.batch_norm(x, w, b, smelt.zeros(19), smelt.ones(19), True, **options)
+
+    fused = run(residual=other, activation="relu").numpy()
+    np.testing.assert_array_equal(fused, smelt.relu(run() + other).numpy())
+
+
+# ------------------------------------------------------------------------------------------------- choice of kernels
+
+
+@pytest.mark.parametrize("name", workloads.WORKLOADS)
+def test_every_instruction_set_can_be_forced_and_is_what_its_level_runs(name):
+    for level in isa_levels():
+        with kernels.isa(level):
+            expected = workloads.run(name)
+        with kernels.use(f"{level}_"), kernels.trace() as names:
+            got = workloads.run(name)
+        assert names and {n.split("_", 1)[0] for n in names} == {level}
+        assert bits(got) == bits(expected)
+
+
+def _single_slots(rng):
+    """For each of these slots a call that runs it alone. All numbers are positive: sums do not cancel."""
+
+    def positive(*shape):
+        return smelt.from_numpy(rng.uniform(0.5, 1.5, shape).astype(np.float32))
+
+    x, image, kernel = positive(33, 70), positive(3, 9, 8, 5), positive(7, 3, 3, 5)
+    index = smelt.from_numpy(rng.integers(0, 33, 50))
+    across = smelt.from_numpy(rng.integers(0, 33, (50, 70)))
+    condition, w, side = x > 1, positive(70, 45), positive(70)
+    ones, labels = positive(33, 70), smelt.from_numpy(rng.integers(0, 70, 33))
+    exp = _core.UNARY["exp"]
+    return {
+        "fill": lambda: smelt.full((37,), 2.5),
+        "arange": lambda: smelt.arange(0.0, 37.0),
+        "cast": lambda: x.astype("float64"),
+        "copy": lambda: x.permute(1, 0),
+        "unary": lambda: _core.unary(exp, x),
+        "binary": lambda: x * side,
+        "where": lambda: smelt.where(condition, x, ones),
+        "reduce": lambda: x.sum(axis=0),
+        "cumsum": lambda: x.cumsum(1),
+        "sort": lambda: x.sort(),
+        "check_index+take": lambda: smelt.take(x, index),
+        "check_index+gather": lambda: smelt.gather(x, across, 0),
+        "gemm": lambda: x @ w,
+        "conv2d": lambda: smelt.conv2d(image, kernel, padding=1),
+        "pool2d": lambda: smelt.avg_pool2d(image, 3, 2, 1),
+        "layer_norm": lambda: smelt.layer_norm(x),
+        "softmax": lambda: smelt.softmax(x),
+        "loss": lambda: smelt.losses.mse_loss(x, ones),
+        "check_index+cross_entropy": lambda: smelt.losses.cross_entropy(x, labels),
+        "random": lambda: smelt.rand(100),
+        "dropout": lambda: smelt.dropout(x, 0.5),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(_single_slots(np.random.default_rng(0))))
+def test_every_candidate_can_be_forced_by_name(name, rng):
+    call = _single_slots(rng)[name]
+    *before, slot = name.split("+")
+    smelt.manual_seed(3)
+    with kernels.trace() as names:
+        default = call().numpy()
+    assert names == [kernels.impls(s)[0] for s in (*before, slot)]
+    for impl in kernels.impls(slot):
+        # With a slot before it the name must fit both: the instruction set alone.
+        forced = impl if not before else f"{impl.split('_', 1)[0]}_"
+        smelt.manual_seed(3)
+        with kernels.use(forced), kernels.trace() as names:
+            assert _core.forced_impl() == forced
+            got = call().numpy()
+        assert names[-1] == impl
+        # Sums of at most 2310 positive terms in two orders: each within 2310 units, and the elementary functions 64.
+        np.testing.assert_allclose(got, default, rtol=2 * (2310 + 64) * 2.0**-24, atol=2 * (70 + 64) * 2.0**-24 * 4)
+        if impl == kernels.impls(slot)[0]:
+            assert got.tobytes() == default.tobytes()
+
+
+def test_a_lower_level_hides_the_sets_above_it():
+    levels = isa_levels()
+    for i, level in enumerate(levels):
+        with kernels.isa(level):
+            assert _core.max_isa() == level
+            for slot in kernels.slots():
+                assert [n.split("_", 1)[0] for n in kernels.impls(slot)][-1] == "portable"
+                assert {n.split("_", 1)[0] for n in kernels.impls(slot)} == set(levels[: i + 1])
+            with kernels.trace() as names:
+                smelt.ones(3) + 1
+            assert names == [f"{level}_fill", f"{level}_binary"]
+            for hidden in levels[i + 1 :]:
+                with kernels.use(f"{hidden}_fill"), pytest.raises(RuntimeError, match=f"fill.*{hidden}_fill"):
+                    smelt.ones(3)
+    assert _core.max_isa() == levels[-1]
+
+
+def test_wrong_names_are_errors_that_say_what_there_is():
+    with pytest.raises(ValueError, match=r"no slot is named 'gem'; there are .*gemm"):
+        kernels.impls("gem")
+    with kernels.use("sse2_fill"), pytest.raises(RuntimeError, match=r"no cpu kernel.*'fill'.*impl='sse2_fill'"):
+        smelt.ones(3)
+    with kernels.use("portable_gemm"), pytest.raises(RuntimeError, match=r"'fill'.*impl='portable_gemm'"):
+        smelt.ones(3)
+    for bad in ("sse2", "", "AVX2"):
+        with pytest.raises(ValueError, match="must be portable, avx2, avx512 or amx"), kernels.isa(bad):
+            pass
+    with pytest.raises(ValueError, match="this CPU has instruction sets up to"), kernels.isa("amx"):
+        pass
+    if len(isa_levels()) > 2:  # "avx" fits avx2 and avx512
+        with kernels.use("avx"), pytest.raises(ValueError, match="must fit exactly one kernel of slot 'fill'"):
+            smelt.ones(3)
+
+
+# --------------------------------------------------------------------------------------------------- random numbers
+
+
+# Random123 1.14.0, tests/kat_vectors, philox4x32 with 10 rounds: counter, key, result.
+KNOWN = [
+    ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
+    ((2**32 - 1,) * 4, (2**32 - 1,) * 2, (0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD)),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0),
+        (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
+def test_philox_gives_the_published_vectors(counter, key, result):
+    low, high = (counter[i] | counter[i + 1] << 32 for i in (0, 2))
+    assert _core.philox(key[0] | key[1] << 32, low, high) == result
+
+
+@pytest.mark.parametrize("seed", [0, 12345, 2**64 - 1])
+def test_random_numbers_are_philox_by_the_counter(isa, seed):
+    """Element i is lane i % 4 of counter i / 4, whatever kernel draws it; the next call goes on behind."""
+    smelt.manual_seed(seed)
+    uniform, normal = smelt.rand(203), smelt.randn(1000, dtype="float64")
+    used = -(-203 // 4)
+    lanes = np.array([_core.philox(seed, i, 0) for i in range(used)], np.float64).reshape(-1)[:203]
+    np.testing.assert_array_equal(uniform.numpy(), (np.floor(lanes / 256) * 2.0**-24).astype(np.float32))
+    lanes = np.array([_core.philox(seed, used + i, 0) for i in range(250)], np.float64).reshape(-1, 2)
+    radius, angle = np.sqrt(-2 * np.log((lanes[:, 0] + 1) * 2.0**-32)), 2 * math.pi * lanes[:, 1] * 2.0**-32
+    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1).reshape(-1)
+    # A few roundings of logarithm, root and angle (up to 2 pi): 16 units of the radius.
+    np.testing.assert_allclose(normal.numpy(), pairs, rtol=0, atol=16 * 2.0**-53 * 7)
+
+
+def test_all_instruction_sets_draw_the_same_numbers():
+    results = []
+    for level in isa_levels():
+        with kernels.isa(level):
+            results.append(bits(workloads.run("random")))
+    assert all(r == results[0] for r in results)
+
+
+def kolmogorov_smirnov(x, cdf):
+    """sqrt(n) times the largest distance of the distribution functions: above 1.95 in 1 of 1000 samples."""
+    x, n = np.sort(x.astype(np.float64)), x.size
+    expected = np.array([cdf(v) for v in x])
+    up, down = np.arange(1, n + 1) / n - expected, expected - np.arange(n) / n
+    return math.sqrt(n) * max(up.max(), down.max())
+
+
+def chi_square(counts, expected):
+    """Normalised by Wilson and Hilferty to a normal deviate: above 3.1 in 1 of 1000 samples."""
+    statistic, k = float(((counts - expected) ** 2 / expected).sum()), counts.size - 1
+    return ((statistic / k) ** (1 / 3) - (1 - 2 / (9 * k))) / math.sqrt(2 / (9 * k))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_distributions(seed):
+    """The seeds are fixed, so what passes once passes always; limits are those of 1 in 1000."""
+    n = 20000
+    smelt.manual_seed(seed)
+    uniform, normal, integers = smelt.rand(n).numpy(), smelt.randn(n).numpy(), smelt.randint(-3, 10, n).numpy()
+    assert uniform.min() >= 0 and uniform.max() < 1
+    assert kolmogorov_smirnov(uniform, lambda v: v) < 1.95
+    assert kolmogorov_smirnov(normal, lambda v: 0.5 * (1 + math.erf(v / math.sqrt(2)))) < 1.95
+    # Neighbours, and the two of a pair, are independent: 10 x 10 cells; the correlation's deviation is 1 / sqrt(n).
+    cells = np.histogram2d(uniform[::2], uniform[1::2], bins=10, range=[[0, 1], [0, 1]])[0].reshape(-1)
+    assert chi_square(cells, n / 2 / 100) < 3.1
+    assert abs((normal[::2] * normal[1::2]).mean()) < 3.3 / math.sqrt(n / 2)
+    assert integers.min() == -3 and integers.max() == 9
+    assert chi_square(np.bincount(integers + 3, minlength=13), n / 13) < 3.1
+    permutation = smelt.randperm(n).numpy()
+    np.testing.assert_array_equal(np.sort(permutation), np.arange(n))
+    assert chi_square(np.bincount(permutation[: n // 2] * 20 // n, minlength=20), n / 40) < 3.1
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_drops_each_element_with_its_probability(p):
+    n = 20000
+    dropped = smelt.dropout(smelt.ones(n), p).numpy()
+    kept = dropped != 0
+    np.testing.assert_allclose(dropped[kept], 1 / (1 - p), rtol=2**-23)  # the quotient, rounded to float32
+    deviation = math.sqrt(n * p * (1 - p))
+    assert abs(kept.sum() - n * (1 - p)) < 3.3 * deviation
+    # Runs of the same fate: as many changes between neighbours as independent ones have.
+    changes, chance = (kept[1:] != kept[:-1]).sum(), 2 * p * (1 - p)
+    assert abs(changes - (n - 1) * chance) < 3.3 * math.sqrt(n * chance)  # the variance is at most n * chance
+
+
+# ------------------------------------------------------------------------------------------------ float environment
+
+
+FLUSH = 0x8040  # flush to zero, and denormals are zero
+
+
+@contextmanager
+def caller_mode(flush=False, upward=False):
+    """Sets MXCSR as another library may have left it: the last four bytes of glibc's fenv_t on x86-64."""
+    if platform.machine() != "x86_64" or sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        pytest.skip("fenv_t is known here for glibc on x86-64 alone")
+    libm = ctypes.CDLL("libm.so.6")
+    before, now = (ctypes.create_string_buffer(32) for _ in range(2))
+    libm.fegetenv(before)
+    state = bytearray(before.raw)
+    mxcsr = int.from_bytes(state[28:], "little") | (FLUSH if flush else 0) | (0x4000 if upward else 0)
+    now.raw = bytes(state[:28]) + mxcsr.to_bytes(4, "little")
+    libm.fesetenv(now)
+    control = ctypes.create_string_buffer(32)
+    try:
+        yield
+        libm.fegetenv(control)
+    finally:
+        libm.fesetenv(before)
+    # The sticky flags below aside, smelt has given the mode back.
+    assert int.from_bytes(control.raw[28:], "little") & 0xFFC0 == mxcsr & 0xFFC0
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_flush_to_zero_in_the_caller_changes_nothing(isa, threads):
+    smelt.set_num_threads(threads)
+    tiny = np.full(100001, 1e-40, np.float32)
+    with caller_mode(flush=True):
+        flushed = float((tiny[:1] * np.float32(1.0)).view(np.int32)[0])
+        results = [(smelt.from_numpy(tiny) * smelt.ones(1)).numpy(), smelt.from_numpy(tiny).sum().numpy()]
+        wide = smelt.from_numpy(tiny).astype("float64").numpy()
+    assert flushed == 0, "the mode was not set"
+    np.testing.assert_array_equal(results[0].view(np.int32), tiny.view(np.int32))
+    # 100001 subnormal numbers make a normal one; sums of integers of 2^-149 below 2^24 of them are exact.
+    assert results[1] == pytest.approx(100001 * float(tiny[0]), rel=100001 * 2.0**-24)
+    np.testing.assert_array_equal(wide, tiny.astype(np.float64))
+
+
+@pytest.mark.parametrize("name", ["matmul", "norm", "softmax", "optimizers", "elementwise"])
+@pytest.mark.parametrize("mode", ["flush", "upward"])
+def test_the_callers_mode_changes_no_result(isa, name, mode):
+    inputs = np.random.default_rng(sum(map(ord, name)))
+    expected = []
+    for other in (False, True):
+        # The numbers are made under the usual mode; smelt alone runs under the other.
+        rng = Recorded(inputs) if not other else expected[0][0]
+        rng.rewind()
+        if other:
+            with caller_mode(**{mode: True}):
+                results = [np.array(t.numpy()) for t in workloads.WORKLOADS[name](workloads.as_made, rng)]
+        else:
+            results = [np.array(t.numpy()) for t in workloads.WORKLOADS[name](workloads.as_made, rng)]
+        expected.append((rng, bits(results)))
+    assert expected[0][1] == expected[1][1]
+
+
+class Recorded:
+    """A generator that keeps what it gave, as float32, and gives it again after rewind()."""
+
+    def __init__(self, rng):
+        self.rng, self.kept, self.at = rng, [], 0
+
+    def rewind(self):
+        self.at = 0
+
+    def __getattr__(self, name):
+        def draw(*args, **options):
+            if self.at == len(self.kept):
+                made = getattr(self.rng, name)(*args, **options)
+                self.kept.append(np.asarray(made).astype(np.float32) if np.asarray(made).dtype.kind == "f" else made)
+            self.at += 1
+            return self.kept[self.at - 1]
+
+        return draw
+
+
+# ------------------------------------------------------------------------------------------------------ large tensors
+
+
+def available_bytes():
+    try:
+        with open("/proc/meminfo") as f:
+            return next(int(line.split()[1]) * 1024 for line in f if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 0
+
+
+@pytest.mark.slow
+def test_more_than_two_to_the_31_elements():
+    if available_bytes() < 8 * 2**30:
+        pytest.skip(f"needs 8 GiB of free memory, has {available_bytes() / 2**30:.1f} GiB")
+    n = 2**31 + 1003
+    x = smelt.zeros(n, dtype="uint8")
+    try:
+        assert x.size == n and x.nbytes == n and x.shape == (n,)
+        x[n - 2] = 7
+        x[2**31 + 5] = 9
+        assert x[-2].item() == 7 and x[2**31 + 5].item() == 9 and x[5].item() == 0
+        assert x.argmax().item() == 2**31 + 5 and x.max().item() == 9
+        tail = x[2**31 :]
+        assert tail.shape == (1003,) and tail.sum().item() == 16 and x[:1003].sum().item() == 0
+        assert smelt.take(x, smelt.tensor([0, n - 2, 2**31 + 5])).tolist() == [0, 7, 9]
+        assert x.numpy()[n - 2] == 7
+        rows = x[:-1].reshape(2, -1)
+        assert rows.shape == (2, n // 2) and rows[1, -1].item() == 7
+        y = x + 1  # one kernel over all of them
+        assert y[n - 2].item() == 8 and y[2**31 + 5].item() == 10 and y[-1].item() == 1 and y[0].item() == 1
+        with pytest.raises(IndexError, match=str(n)):
+            x[n]
+    finally:
+        del x
+        smelt.empty_cache()

@@ -5,6 +5,8 @@ float32 accumulates in float32 in an order that depends on the shape alone; floa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .. import _core
 from ._types import Pair, Tensor, pair
 
@@ -108,6 +110,8 @@ def conv1d(
         >>> smelt.conv1d(smelt.ones(2, 10, 3), smelt.ones(4, 5, 3)).shape
         (2, 6, 4)
     """
+    if isinstance(padding, Sequence) and not isinstance(padding, str):
+        raise ValueError(f"conv1d: padding must be a number, 'same' or 'valid', got {padding!r}")
     pads = _padding("conv1d", padding)
     return _core.conv1d(x, weight, bias, stride, None if pads is None else pads[1], dilation, groups, activation)
 

@@ -43,7 +43,6 @@ def pair(name: str, value: Any) -> tuple[int, int]:
     """One number for rows and columns alike, or a pair of them."""
     if isinstance(value, int):
         return value, value
-    values = tuple(int(v) for v in value)
-    if len(values) != 2:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise ValueError(f"{name}: needs one number or a pair, got {value!r}")
-    return values[0], values[1]
+    return int(value[0]), int(value[1])

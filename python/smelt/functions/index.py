@@ -90,6 +90,7 @@ def embedding(index: Tensor, weight: Tensor, padding_index: int | None = None) -
 
     Raises:
         IndexError: an index is out of range.
+        ValueError: ``padding_index`` is not one of the rows.
 
     Example:
         >>> weight = smelt.tensor([[0.0, 0.0], [1.0, 2.0]])
@@ -97,6 +98,8 @@ def embedding(index: Tensor, weight: Tensor, padding_index: int | None = None) -
         tensor([[1., 2.],
                 [0., 0.]])
     """
+    if padding_index is not None and weight.ndim == 2 and not 0 <= padding_index < weight.shape[0]:
+        raise ValueError(f"embedding: padding_index must be from 0 to {weight.shape[0] - 1}, got {padding_index}")
     return _core.embedding(index, weight, -1 if padding_index is None else padding_index)
 
 

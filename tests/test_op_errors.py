@@ -1,0 +1,110 @@
+"""Wrong input of convolution, pooling, normalisation, indexing and shape ops: one error that names op and values."""
+
+import pytest
+
+import smelt
+
+ONES = smelt.ones
+IMAGE, KERNEL, HALF = ONES(1, 4, 4, 3), ONES(8, 3, 3, 3), ONES(1, 4, 4, 3).astype("bfloat16")
+
+
+def index(*values):
+    return smelt.tensor(list(values))
+
+
+CASES = [
+    (ValueError,
+     r"conv2d: input has 28 channels, weight has 1; images are \(N, H, W, C\), got \(128, 1, 28, 28\): use smelt.to_nhwc\(x\)",
+     lambda: smelt.conv2d(ONES(128, 1, 28, 28), ONES(8, 3, 3, 1))),
+    (ValueError, r"conv2d: weight has 5 input channels, input has 3", lambda: smelt.conv2d(IMAGE, ONES(8, 3, 3, 5))),
+    (ValueError, r"conv2d: kernel reaches over 5 rows, the padded input has 4",
+     lambda: smelt.conv2d(IMAGE, ONES(8, 5, 3, 3))),
+    (ValueError, r"conv2d: kernel reaches over 7 columns", lambda: smelt.conv2d(IMAGE, KERNEL, dilation=(1, 3))),
+    (ValueError, r"conv2d: stride must be at least 1, got 0", lambda: smelt.conv2d(IMAGE, KERNEL, stride=0)),
+    (ValueError, r"conv2d: stride: needs one number or a pair, got \(1, 2, 3\)",
+     lambda: smelt.conv2d(IMAGE, KERNEL, stride=(1, 2, 3))),
+    (ValueError, r"conv2d: padding must not be negative, got -1", lambda: smelt.conv2d(IMAGE, KERNEL, padding=-1)),
+    (ValueError, r"conv2d: padding must be .*'same'.*got 'full'", lambda: smelt.conv2d(IMAGE, KERNEL, padding="full")),
+    (ValueError, r"conv2d: padding: needs one number or a pair, got 1.5",
+     lambda: smelt.conv2d(IMAGE, KERNEL, padding=1.5)),
+    (ValueError, r"conv1d: padding must be a number.*got \(1, 2\)",
+     lambda: smelt.conv1d(ONES(1, 4, 1), ONES(1, 3, 1), padding=(1, 2))),
+    (ValueError, r"conv2d: groups must be at least 1, got 0", lambda: smelt.conv2d(IMAGE, KERNEL, groups=0)),
+    (ValueError, r"conv2d: groups must divide .* got 2 groups and 9",
+     lambda: smelt.conv2d(ONES(1, 4, 4, 4), ONES(9, 3, 3, 2), groups=2)),
+    (ValueError, r"activation: must be .*'gelu'.* got 'swish'",
+     lambda: smelt.conv2d(IMAGE, KERNEL, activation="swish")),
+    (ValueError, r"conv2d: bias must be \(8,\), got \(7,\)", lambda: smelt.conv2d(IMAGE, KERNEL, ONES(7))),
+    (TypeError, r"conv2d: input is float64, weight is float32", lambda: smelt.conv2d(IMAGE.double(), KERNEL)),
+    (ValueError, r"conv2d: input must be \(N, H, W, C\), got shape \(4, 4, 3\)",
+     lambda: smelt.conv2d(ONES(4, 4, 3), KERNEL)),
+    (ValueError, r"conv1d: input must be \(N, L, C\), got shape \(4, 3\)",
+     lambda: smelt.conv1d(ONES(4, 3), ONES(1, 3, 3))),
+    (RuntimeError, r"conv2d: no cpu kernel", lambda: smelt.conv2d(HALF, KERNEL.astype("bfloat16"))),
+    (RuntimeError, r"max_pool2d: no cpu kernel", lambda: smelt.max_pool2d(HALF, 2)),
+    (RuntimeError, r"layer_norm: no cpu kernel", lambda: smelt.layer_norm(HALF)),
+    (ValueError, r"max_pool2d: kernel has 5 rows, the padded input has 4", lambda: smelt.max_pool2d(IMAGE, 5)),
+    (ValueError, r"max_pool2d: kernel_size must be at least 1, got 0", lambda: smelt.max_pool2d(IMAGE, 0)),
+    (ValueError, r"avg_pool2d: stride must be at least 1, got 0", lambda: smelt.avg_pool2d(IMAGE, 2, 0)),
+    (ValueError, r"max_pool2d: padding must be from 0 to half the kernel, got 2 for kernel 2",
+     lambda: smelt.max_pool2d(IMAGE, 2, padding=2)),
+    (ValueError, r"max_pool2d: images must have at least one pixel",
+     lambda: smelt.max_pool2d(ONES(1, 0, 4, 3), 2, padding=1)),
+    (ValueError, r"avg_pool1d: input must be \(N, L, C\), got shape \(1, 4\)", lambda: smelt.avg_pool1d(ONES(1, 4), 2)),
+    (ValueError, r"adaptive_avg_pool2d: output size must be at least 1x1, got 0x2",
+     lambda: smelt.adaptive_avg_pool2d(IMAGE, (0, 2))),
+    (TypeError, r"max_pool2d: input must be floating, got int32", lambda: smelt.max_pool2d(IMAGE.astype("int32"), 2)),
+    (ValueError, r"batch_norm: training needs more than 1 value a channel, got input \(1, 3\)",
+     lambda: smelt.batch_norm(ONES(1, 3), *(ONES(3) for _ in range(4)), True)),
+    (ValueError, r"batch_norm: running_mean has 4 channels, input has 3",
+     lambda: smelt.batch_norm(ONES(5, 3), ONES(3), ONES(3), ONES(4), ONES(3), True)),
+    (ValueError, r"batch_norm: eps must be positive, got 0",
+     lambda: smelt.batch_norm(ONES(5, 3), *(ONES(3) for _ in range(4)), True, eps=0)),
+    (ValueError, r"layer_norm: weight has 4 features, input has 3", lambda: smelt.layer_norm(ONES(5, 3), ONES(4))),
+    (ValueError, r"layer_norm: eps must be positive, got nan", lambda: smelt.layer_norm(IMAGE, eps=float("nan"))),
+    *((IndexError, rf"take: index must be in \[0, 3\), got {i} at position 1",
+       lambda i=i: smelt.take(ONES(3), index(0, i)))
+      for i in (3, -1, -2, 2**62)),
+    (IndexError, r"take: index must be in \[0, 0\)", lambda: smelt.take(ONES(0, 3), index(0))),
+    *((IndexError, rf"gather: index must be in \[0, 4\), got {i}",
+       lambda i=i: smelt.gather(ONES(1, 4), smelt.tensor([[i]]), 1))
+      for i in (4, -1)),
+    *((IndexError, rf"scatter_add: index must be in \[0, 3\), got {i}",
+       lambda i=i: smelt.scatter_add(ONES(3), index(i), ONES(1), 0))
+      for i in (3, -1)),
+    *((IndexError, rf"embedding: index must be in \[0, 3\), got {i}", lambda i=i: smelt.embedding(index(i), ONES(3, 2)))
+      for i in (7, -1)),
+    *((IndexError, rf"index must be in \[0, 3\), got {i}", lambda i=i: smelt.one_hot(index(i), 3)) for i in (3, -1)),
+    (ValueError, r"embedding: padding_index must be from 0 to 2, got 3",
+     lambda: smelt.embedding(index(0), ONES(3, 2), 3)),
+    (TypeError, r"take: indices must be integers, got float32", lambda: smelt.take(ONES(3), ONES(1))),
+    (ValueError, r"gather: index must have the shape of the tensor but for axis 1, got \(1, 1\) for \(3, 4\)",
+     lambda: smelt.gather(ONES(3, 4), smelt.tensor([[0]]), 1)),
+    (ValueError, r"scatter_add: index and values must have one shape, got \(1,\) and \(2,\)",
+     lambda: smelt.scatter_add(ONES(3), index(0), ONES(2), 0)),
+    (ValueError, r"topk: k must be from 0 to 3, got 4", lambda: smelt.topk(ONES(3), 4)),
+    (ValueError, r"topk: axis must be in \[-1, 1\), got 1", lambda: smelt.topk(ONES(3), 2, axis=1)),
+    (ValueError, r"sort: axis must be in \[-2, 2\), got 4", lambda: smelt.sort(ONES(3, 2), axis=4)),
+    (ValueError, r"argsort: axis must be in \[-2, 2\), got -3", lambda: smelt.argsort(ONES(3, 2), axis=-3)),
+    (ValueError, r"concat: needs at least one tensor", lambda: smelt.concat([])),
+    (ValueError, r"concat: shapes must agree but for axis 0, got \(2, 3\) and \(2, 4\)",
+     lambda: smelt.concat([ONES(2, 3), ONES(2, 4)])),
+    (ValueError, r"stack: tensors must have one shape, got \(2,\) and \(3,\)", lambda: smelt.stack([ONES(2), ONES(3)])),
+    (ValueError, r"pad: widths must not be negative", lambda: smelt.pad(ONES(2), [(-1, 0)])),
+    (ValueError, r"pad: needs a \(before, after\) pair for each of 1 axes, got 2", lambda: smelt.pad(ONES(2), [1, 1])),
+    (ValueError, r"reshape: .*\(6,\).*\(4, -1\)", lambda: smelt.reshape(ONES(6), 4, -1)),
+    (ValueError, r"permute: axis 0 is named twice", lambda: smelt.permute(ONES(2, 3), 0, 0)),
+    (ValueError, r"split: sizes must add up to 3, got \[1, 1\]", lambda: smelt.split(ONES(3), [1, 1])),
+    (ValueError, r"roll: axis must be in", lambda: smelt.roll(ONES(2, 3), 1, 5)),
+    (ValueError, r"tril: needs at least 2 axes, got shape \(3,\)", lambda: smelt.tril(ONES(3))),
+    *((ValueError, rf"dropout: p must be in \[0, 1\), got {p:g}",
+       lambda p=p: smelt.dropout(ONES(3), p)) for p in (1.0, -0.5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "call"), CASES, ids=[f"{i}-{m.split(':')[0]}" for i, (_, m, _) in enumerate(CASES)]
+)
+def test_one_clear_error(kind, message, call):
+    with pytest.raises(kind, match=message):
+        call()

@@ -14,7 +14,7 @@ def index(*values):
 
 CASES = [
     (ValueError,
-     r"conv2d: input has 28 channels, weight has 1; images are \(N, H, W, C\), got \(128, 1, 28, 28\): use smelt.to_nhwc\(x\)",
+     r"conv2d: input has 28 channels, weight has 1; images are .N, H, W, C., got .128, 1, 28, 28.: use smelt.to_nhwc.x.",
      lambda: smelt.conv2d(ONES(128, 1, 28, 28), ONES(8, 3, 3, 1))),
     (ValueError, r"conv2d: weight has 5 input channels, input has 3", lambda: smelt.conv2d(IMAGE, ONES(8, 3, 3, 5))),
     (ValueError, r"conv2d: kernel reaches over 5 rows, the padded input has 4",

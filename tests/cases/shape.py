@@ -114,20 +114,16 @@ def _cast(source, target, values):
     """From every float dtype, or one of the integers; the result has the dtype that was asked for."""
     floating = source == "float"
 
-    def op(x):
-        y = x.astype(target)
-        assert y.dtype == target
-        return y
-
     return Case(
         name=f"cast[{source},{target}]",
-        op=op,
+        op=lambda x: x.astype(target),
         reference=lambda x: reference.cast(x, target),
         inputs=lambda rng: [values(rng) if floating else values(rng).astype(source)],
         # One rounding to the target; below its normal numbers the distance is that at the smallest of them.
         bound=lambda given, result, u: UNIT.get(target, 0) * np.maximum(np.abs(np.nan_to_num(result)), 2.0**-14),
         grad=(0,) if floating and target == "float64" else (),
-        dtypes=FLOATS,
+        dtypes=FLOATS if floating else ("float32",),
+        result=target if target in FLOATS else "",
     )
 
 

@@ -192,7 +192,7 @@ def test_to_keeps_parameter_objects_and_ties():
     assert m.float()[0].weight.dtype == "float32"
     tied.double()
     assert tied.encode.weight is tied.decode.weight and tied.encode.weight.dtype == "float64"
-    with pytest.raises(TypeError, match="Module.to: parameters must be floating, got int32"):
+    with pytest.raises(TypeError, match=r"Module\.to: parameters must be floating, got int32"):
         m.to("int32")
     assert m[0].weight.dtype == "float32"
 

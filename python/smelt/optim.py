@@ -7,7 +7,7 @@ step, several backwards add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import _core
@@ -38,9 +38,18 @@ class ParameterGroup:
         0.01
     """
 
-    def __init__(self, names: list[str], options: dict[str, Any]):
-        self.names = names
-        self.__dict__.update(options)
+    names: list[str]
+    _check: Callable[[dict[str, Any]], None]
+
+    def __init__(self, names: list[str], options: dict[str, Any], check: Callable[[dict[str, Any]], None]):
+        self.__dict__.update(options, names=names, _check=check)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        options = self.options()
+        if name not in options:
+            raise AttributeError(f"ParameterGroup: option must be one of {', '.join(options)}, got {name!r}")
+        self._check({**options, name: value})
+        self.__dict__[name] = value
 
     def options(self) -> dict[str, Any]:
         """The options as a dict.
@@ -49,7 +58,7 @@ class ParameterGroup:
             >>> optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1).groups[0].options()
             {'lr': 0.1, 'momentum': 0.0, 'weight_decay': 0.0}
         """
-        return {name: value for name, value in self.__dict__.items() if name != "names"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("names", "_check")}
 
 
 class Optimizer:
@@ -66,6 +75,7 @@ class Optimizer:
             _range(type(self).__name__, "clip_norm", clip_norm, 0.0)
         self.clip_norm = clip_norm
         self.groups = []
+        self._given: list[tuple[str, Tensor]] = []
         self._core = _core.Optimizer(self._kind, momentum, nesterov)
         items: list[Any] = list(parameters)
         if not items:
@@ -102,15 +112,36 @@ class Optimizer:
         options = {**self._defaults, **options}
         self._check(options)
         named: list[tuple[str, Tensor]] = []
+        taken = {name for name, _ in self._given}
+        places = {(p.size and p._address()) or -id(p): (name, p) for name, p in self._given}
         for item in parameters:
             name, p = item if isinstance(item, tuple) else (getattr(item, "path", "") or "", item)
             if not isinstance(p, Tensor):
                 raise TypeError(f"{type(self).__name__}: parameters must be tensors, got {type(p).__name__}")
-            named.append((name or f"parameter {self._core.parameter_count + len(named)}", p))
+            name = name or f"parameter {len(self._given) + len(named)}"
+            place = (p.size and p._address()) or -id(p)
+            if place in places:
+                other_name, other = places[place]
+                problem = f"parameter '{name}' is given twice"
+                if other is not p:
+                    problem = f"parameters '{other_name}' and '{name}' share memory: tie them as one Parameter"
+                raise ValueError(f"optimizer: {problem}")
+            places[place] = (name, p)
+            # Parameters of two models may have one path; the state needs names that differ.
+            unique, count = name, 1
+            while unique in taken:
+                count += 1
+                unique = f"{name} ({count})"
+            taken.add(unique)
+            named.append((unique, p))
+        group = ParameterGroup([name for name, _ in named], options, self._check)
+        self._numbers(group)
         self._core.add_group(named)
-        self.groups.append(ParameterGroup([name for name, _ in named], options))
+        self._given += named
+        self.groups.append(group)
 
-    def _check(self, options: dict[str, Any]) -> None:
+    @classmethod
+    def _check(cls, options: dict[str, Any]) -> None:
         raise TypeError("Optimizer: make an SGD, Adam or AdamW")
 
     def _numbers(self, group: ParameterGroup) -> tuple[float, float, float, float, float]:
@@ -218,7 +249,16 @@ class Optimizer:
             raise ValueError(
                 f"load_state_dict: the optimizer has {len(self.groups)} groups, the state {len(state['groups'])}"
             )
+        for group, options in zip(self.groups, state["groups"]):
+            for option in options:
+                if option not in group.options():
+                    raise ValueError(f"load_state_dict: {type(self).__name__} has no option '{option}'")
+            self._check({**group.options(), **options})
         own = self.state_dict()["state"]
+        for name, targets in own.items():
+            for parameter in targets:
+                if parameter not in state["state"].get(name, {}):
+                    raise ValueError(f"load_state_dict: '{name}' of parameter '{parameter}' is missing")
         for name, values in state["state"].items():
             for parameter, value in values.items():
                 target = own.get(name, {}).get(parameter)
@@ -283,15 +323,19 @@ class SGD(Optimizer):
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
         items: list[Any] = list(parameters)
         uses = momentum != 0 or any(isinstance(g, dict) and g.get("momentum", 0) != 0 for g in items)
+        self._momentum = uses
         super().__init__(items, options, clip_norm, uses, nesterov)
 
-    def _check(self, options: dict[str, Any]) -> None:
+    @classmethod
+    def _check(cls, options: dict[str, Any]) -> None:
         _range("SGD", "lr", options["lr"], 0.0)
         _range("SGD", "momentum", options["momentum"], 0.0, 1.0, high_open=True)
         _range("SGD", "weight_decay", options["weight_decay"], 0.0)
 
     def _numbers(self, group: ParameterGroup) -> tuple[float, float, float, float, float]:
         o = group.__dict__
+        if o["momentum"] and not self._momentum:
+            raise ValueError(f"SGD: momentum must be 0 in an optimizer made without it, got {o['momentum']}")
         return o["lr"], o["weight_decay"], 0.0, o["momentum"], 0.0
 
 
@@ -334,8 +378,9 @@ class Adam(Optimizer):
         options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         super().__init__(parameters, options, clip_norm, False, False)
 
-    def _check(self, options: dict[str, Any]) -> None:
-        name = type(self).__name__
+    @classmethod
+    def _check(cls, options: dict[str, Any]) -> None:
+        name = cls.__name__
         _range(name, "lr", options["lr"], 0.0)
         for beta in options["betas"]:
             _range(name, "betas", beta, 0.0, 1.0, high_open=True)

@@ -244,8 +244,10 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if entry["dtype"] not in _SAFETENSORS_NAMES:
             raise ValueError(f"load: tensor {name!r} of {path} has dtype {entry['dtype']}, which is not supported")
         tensors[name] = _from_raw(raw[name], _SAFETENSORS_NAMES[entry["dtype"]], entry["shape"])
-    for name, target in metadata.get("smelt.ties", {}).items():
-        tensors[name] = tensors[target]
+    ties = metadata.get("smelt.ties", {})
+    if not isinstance(ties, dict) or not all(target in tensors for target in ties.values()):
+        raise ValueError(f"load: {path} is damaged: smelt.ties must name tensors of the file, got {ties}")
+    tensors.update({name: tensors[target] for name, target in ties.items()})
     return tensors, metadata
 
 
@@ -266,9 +268,11 @@ def _metadata(path: Path, content: bytes) -> dict[str, Any]:
         header = json.loads(content[8 : 8 + length])
         metadata = {key: json.loads(value) for key, value in header["__metadata__"].items() if key.startswith("smelt.")}
         version = metadata["smelt.format"]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{problem}; its header has no smelt.format") from None
-    if int(version) > FORMAT:
+    if type(version) is not int or version < 1:
+        raise ValueError(f"{problem}; its smelt.format is {version!r}")
+    if version > FORMAT:
         raise ValueError(
             f"load: {path} has format {version}, this version of smelt reads up to {FORMAT}: upgrade smelt"
         )
@@ -327,18 +331,26 @@ def model_metadata(model: Module, labels: Any, preprocess: Any, metrics: Any, da
     return metadata
 
 
-def _check_rebuilds(model: Module, description: Mapping[str, Any]) -> None:
+def _shapes(description: Mapping[str, Any]) -> dict[str, tuple[int, ...]] | None:
+    """Names and shapes of a description's tensors, without making them; None where the constructor reads values."""
     state = _core.generator_state()
     _core.set_dry_run(True)
     try:
-        again = build(description).state_dict()
-    except RuntimeError:  # the constructor reads values, which tensors do not have here: loading will tell
-        return
+        return {name: tuple(t.shape) for name, t in build(description).state_dict().items()}
+    except RecursionError:
+        raise
+    except RuntimeError:  # tensors have no values here
+        return None
     finally:
         _core.set_dry_run(False)
         _core.set_generator_state(*state)
+
+
+def _check_rebuilds(model: Module, description: Mapping[str, Any]) -> None:
+    other = _shapes(description)
+    if other is None:  # loading will tell
+        return
     own = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    other = {name: tuple(t.shape) for name, t in again.items()}
     for name in [*own, *other]:
         if own.get(name) != other.get(name):
             raise ValueError(
@@ -374,10 +386,26 @@ def load(path: Any) -> Module:
     if "smelt.architecture" not in metadata:
         raise ValueError(f"load: {file} has weights but no architecture")
     state = _core.generator_state()
-    model = build(metadata["smelt.architecture"])
-    _core.set_generator_state(*state)  # the initial weights of a model that is overwritten at once
+    try:
+        return _restore(tensors, metadata)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError) as error:
+        text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"load: {file}: {text.removeprefix('load: ')}") from error
+    finally:
+        _core.set_generator_state(*state)  # initial weights were drawn, and overwritten
+
+
+def _restore(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Module:
     if metadata.get("smelt.kind") == "checkpoint":
         tensors = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
+    # A damaged number must not make a huge model: shapes are compared before there is memory.
+    shapes = _shapes(metadata["smelt.architecture"])
+    if shapes is not None:
+        for name, shape in shapes.items():
+            found = tuple(tensors[name].shape) if name in tensors else None
+            if found != shape:
+                raise ValueError(f"'{name}' must have shape {shape} by the architecture, got {found}")
+    model = build(metadata["smelt.architecture"])
     own = model.state_dict()
     for name, parameter in [*model.named_parameters(), *model.named_buffers()]:
         if name in tensors and tensors[name].shape == own[name].shape and tensors[name].dtype != own[name].dtype:

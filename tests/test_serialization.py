@@ -346,7 +346,7 @@ def test_damaged_headers_give_one_clear_error(tmp_path, rng):
         ("smelt.architecture", '{"class": "nn.Linear", "arguments": [1000000000, 1000000000], "options": {}}'),
         (
             "smelt.architecture",
-            '{"class": "nn.Sequential", "arguments": [{"module": {"class": "nn.Linear", "arguments": [1000000000, 1000000000], '
+            '{"class": "nn.Sequential", "arguments": [{"module": {"class": "nn.Linear", "arguments": [10000000000, 9], '
             '"options": {}}}], "options": {}}',
         ),
         ("smelt.architecture", '{"class": "os.system", "arguments": ["true"], "options": {}}'),

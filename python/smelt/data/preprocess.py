@@ -37,9 +37,11 @@ class ImagePreprocess:
         self.mean, self.std = [float(v) for v in mean], [float(v) for v in std]
         if len(self.shape) != 3:
             raise ValueError(f"ImagePreprocess: shape must be (H, W, C), got {self.shape}")
-        if len(self.mean) != self.shape[2] or len(self.std) != self.shape[2] or min(self.std, default=0) <= 0:
+        lengths_agree = len(self.mean) == len(self.std) == self.shape[2]
+        if not lengths_agree or not np.isfinite([*self.mean, *self.std]).all() or min(self.std, default=1) <= 0:
             raise ValueError(
-                f"ImagePreprocess: mean and positive std must have {self.shape[2]} numbers, got {self.mean} and {self.std}"
+                f"ImagePreprocess: finite mean and positive std must have {self.shape[2]} numbers, "
+                f"got {self.mean} and {self.std}"
             )
 
     @classmethod
@@ -54,7 +56,7 @@ class ImagePreprocess:
             The preprocessing that gives each channel mean 0 and standard deviation 1.
 
         Raises:
-            ValueError: there is no image.
+            ValueError: there is no image, the shape is another one, or values are not finite.
 
         Example:
             >>> data.ImagePreprocess.fit(np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), maximum=7).shape
@@ -62,10 +64,15 @@ class ImagePreprocess:
         """
         if len(images) == 0:
             raise ValueError("ImagePreprocess: needs at least one image, got none")
+        if images.ndim not in (3, 4):
+            raise ValueError(f"ImagePreprocess: images must be (N, H, W, C) or (N, H, W), got shape {images.shape}")
         x = images if images.ndim == 4 else images[..., None]
         scaled = x.reshape(-1, x.shape[-1]).astype(np.float64) / maximum
-        std = scaled.std(0)
-        return cls(x.shape[1:], 1.0 / maximum, scaled.mean(0), np.where(std > 0, std, 1.0))
+        bad = scaled.size - int(np.isfinite(scaled).sum())
+        if bad:
+            raise ValueError(f"ImagePreprocess: images must be finite, {bad} values are not")
+        varies = scaled.max(0) > scaled.min(0)  # the deviation of a constant is 0 but for rounding
+        return cls(x.shape[1:], 1.0 / maximum, scaled.mean(0), np.where(varies, scaled.std(0), 1.0))
 
     def __call__(self, images: Any) -> Tensor:
         x = images.detach().numpy() if isinstance(images, Tensor) else np.asarray(images)

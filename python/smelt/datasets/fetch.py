@@ -88,8 +88,9 @@ def _fetch(url: str, part: Path, timeout: float) -> None:
         resumed = have and getattr(answer, "status", None) == 206
         expected = answer.headers.get("Content-Length")
         written = 0
+        read = getattr(answer, "read1", answer.read)  # gives what is there, so that nothing that came is lost
         with part.open("ab" if resumed else "wb") as file:
-            while block := answer.read(_CHUNK):
+            while block := read(_CHUNK):
                 file.write(block)
                 written += len(block)
         if expected is not None and written != int(expected):

@@ -38,16 +38,25 @@ def _labels(name: str, labels: Any) -> Array:
     return np.asarray(out, np.int64)
 
 
+def _scores(name: str, outputs: Array, labels: Array, or_classes: str = "") -> Array:
+    """Scores (N, classes), one row for each label; the labels are classes that have a score."""
+    if outputs.ndim < 2 or outputs.size != labels.size * outputs.shape[-1]:
+        raise ValueError(
+            f"{name}: outputs must be (N, classes){or_classes} for {labels.size} labels, got {outputs.shape}"
+        )
+    classes = outputs.shape[-1]
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise ValueError(f"{name}: labels must be in [0, {classes}), got {wrong[0]}")
+    return outputs.reshape(labels.size, classes)
+
+
 def _predicted(name: str, outputs: Any, labels: Array) -> Array:
     """Predicted classes from scores or classes, one for each label."""
-    scores = _array(outputs)
-    if scores.dtype.kind in "iub" and scores.size == labels.size:
-        return np.asarray(scores.reshape(-1), np.int64)
-    if scores.ndim < 2 or scores.size != labels.size * scores.shape[-1]:
-        raise ValueError(
-            f"{name}: outputs must be (N, classes) or classes (N,) for {labels.size} labels, got {scores.shape}"
-        )
-    return np.asarray(scores.reshape(-1, scores.shape[-1]).argmax(1))
+    given = _array(outputs)
+    if given.dtype.kind in "iub" and given.size == labels.size:
+        return np.asarray(given.reshape(-1), np.int64)
+    return np.asarray(_scores(name, given, labels, " or classes (N,)").argmax(1))
 
 
 class Metric:
@@ -167,12 +176,10 @@ class TopK(Metric):
 
     def update(self, outputs: Any, labels: Any) -> None:
         y = _labels(self.name, labels)
-        scores = _array(outputs)
-        if scores.ndim < 2 or scores.size != y.size * scores.shape[-1]:
-            raise ValueError(f"{self.name}: outputs must be (N, classes) for {y.size} labels, got {scores.shape}")
-        scores = scores.reshape(y.size, -1)
+        scores = _scores(self.name, _array(outputs), y)
         own = scores[np.arange(y.size), y]
-        self.right += int(((scores > own[:, None]).sum(1) < self.k).sum())
+        above = ~(scores <= own[:, None])  # so NaN is above all: a model that gives it is not right
+        self.right += int((above.sum(1) < self.k).sum())
         self.total += y.size
 
     def compute(self) -> float:
@@ -229,6 +236,7 @@ class _FromCounts(Metric):
             raise ValueError(f"{self.name}: average must be 'micro', 'macro', 'weighted' or None, got {average!r}")
         self.average = average
         self._confusion = ConfusionMatrix()
+        self._confusion.name = self.name  # for its errors
 
     def reset(self) -> None:
         self._confusion.reset()

@@ -479,6 +479,16 @@ def test_clipping_skips_steps_that_are_not_finite(kind, bad, rng):
     assert opt.skipped_steps == 1 and (parameters[-1].detach().numpy() != before[-1]).any()
 
 
+def test_large_gradients_are_clipped_not_skipped():
+    """Their squares are beyond float32, their norm is not."""
+    p = nn.Parameter(smelt.zeros(3))
+    opt = optim.SGD([p], lr=1.0, clip_norm=7.0)
+    (p * smelt.tensor([2e30, 3e30, -6e30])).sum().backward()
+    opt.step()
+    assert opt.skipped_steps == 0 and opt.grad_norm == pytest.approx(7e30, rel=2.0**-22)
+    assert p.tolist() == pytest.approx([-2, -3, 6], rel=2.0**-22)  # some roundings to float32
+
+
 def test_norm_counts_filled_gradients_alone():
     a, b = nn.Parameter(smelt.zeros(2)), nn.Parameter(smelt.zeros(2))
     opt = optim.SGD([a, b], lr=1.0, clip_norm=100.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -153,14 +154,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser.parse_args(arguments)
         if args.command is None:
-            parser.print_help()
-            return 2
+            parser.error("a command is needed: info, train, evaluate or predict; smelt --help says more")
         args.argv = arguments
         if getattr(args, "threads", None):
             from .. import set_num_threads
 
             set_num_threads(args.threads)
         result, code = args.run(args)
+        if args.json:
+            sys.stdout.write(json.dumps(result, default=str) + "\n")
+        sys.stdout.flush()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2
     except UsageError as error:
@@ -170,10 +173,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"\nsmelt: {error or 'interrupted'}\n")
         return 130
     except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's exit complains again
         return 1
     except (OSError, ValueError, TypeError, IndexError, RuntimeError, MemoryError, ImportError) as error:
         sys.stderr.write(f"smelt {args.command}: {error}\n")
         return 1
-    if args.json:
-        sys.stdout.write(json.dumps(result, default=str) + "\n")
     return int(code)

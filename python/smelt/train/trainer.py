@@ -150,8 +150,14 @@ class Trainer:
         return self._step(x, y)[0]
 
     def _step(self, x: Any, y: Any) -> tuple[Tensor, Tensor, float]:
-        loss, outputs = self._forward(x, y)
-        value = self._check_loss(loss, x)
+        before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
+        try:
+            loss, outputs = self._forward(x, y)
+            value = self._check_loss(loss, x)
+        except Exception:
+            for buffer, old in before:  # running statistics are written in forward
+                buffer.copy_(old)
+            raise
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -352,7 +358,7 @@ class _Run:
 
     def go(self) -> History:
         trainer = self.trainer
-        trainer.history, trainer.stop = self.history, False
+        trainer.history, trainer.stop = self.history, self.out_of_patience()
         started = time.perf_counter() - self.seconds
         for callback in self.callbacks:
             callback.on_fit_begin(trainer)
@@ -433,9 +439,12 @@ class _Run:
             self.best = {name: t.copy() for name, t in self.trainer.model.state_dict().items()}
             return
         self.stale_epochs += 1
-        if self.patience is not None and self.stale_epochs >= self.patience:
+        if self.out_of_patience():
             _log.info("no better %s for %d epochs: stopping", self.monitor, self.patience)
             self.trainer.stop = True
+
+    def out_of_patience(self) -> bool:
+        return self.patience is not None and self.stale_epochs >= self.patience
 
     def interrupted(self) -> None:
         if self.folder is not None:

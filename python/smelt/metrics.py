@@ -122,7 +122,10 @@ class Metric:
             0.75
         """
         for key, value in state.items():
-            self.__dict__[key] = np.array(value) if isinstance(self.__dict__.get(key), np.ndarray) else value
+            old = self.__dict__.get(key)
+            if isinstance(old, np.ndarray):  # a list without elements does not show how many axes there were
+                value = np.array(value, old.dtype) if value else np.zeros((0,) * old.ndim, old.dtype)
+            self.__dict__[key] = value
 
 
 class Accuracy(Metric):

@@ -224,7 +224,12 @@ class Trainer:
             raise ValueError(f"Trainer: checkpoint_every must be at least 1 and needs out, got {checkpoint_every}")
         if resume and out is None:
             raise ValueError("Trainer: resume needs out, the folder of the run to go on with")
+        columns = [f"{part}_{name}" for part in ("train", "val") for name in ("loss", *(m.name for m in self.metrics))]
+        if monitor is not None and monitor not in columns:
+            raise ValueError(f"Trainer: monitor must be one of {', '.join(columns)}, got {monitor!r}")
         loader = self._loader(train, batch_size, shuffle, drop_last)
+        if validation is not None:
+            validation = self._loader(validation, 256, shuffle=False)
         folder = None if out is None else RunFolder(out, resume)
         handler = folder.log_handler() if folder is not None else None
         if handler is not None:

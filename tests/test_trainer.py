@@ -416,10 +416,12 @@ def test_callbacks_are_called_in_order_and_can_stop():
     assert len(history) == 1 and trainer.optimizer.steps == 8
 
 
-def test_run_folder(tmp_path, caplog):
-    with caplog.at_level(logging.INFO, logger="smelt"):
+@pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
+def test_run_folder(level, tmp_path, caplog):
+    with caplog.at_level(level, logger="smelt"):
         trainer = new_trainer(labels=["a", "b", "c"])
         history = trainer.fit(problem(), problem(1), epochs=2, batch_size=BATCH, out=tmp_path / "run")
+    assert len(caplog.records) == (4 if level == logging.INFO else 0)  # two epochs, two checkpoints
     folder = tmp_path / "run"
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert names == {
@@ -429,8 +431,9 @@ def test_run_folder(tmp_path, caplog):
     assert json.loads((folder / "history.json").read_text()) == history.rows
     lines = (folder / "history.csv").read_text().splitlines()
     assert lines[0] == ",".join(history.columns) and len(lines) == 3
-    assert "epoch 2 of 2" in (folder / "log.txt").read_text()
-    assert not [h for h in logging.getLogger("smelt").handlers if isinstance(h, logging.FileHandler)]
+    assert [line.split(" INFO ")[1].split(":")[0] for line in (folder / "log.txt").read_text().splitlines()][::2] == [
+        "epoch 1 of 2", "epoch 2 of 2",
+    ]  # fmt: skip
     model = smelt.load(folder)
     assert model.labels == ["a", "b", "c"] and not model.training
     assert_same(state(model), state(trainer.model))

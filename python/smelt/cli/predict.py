@@ -17,6 +17,7 @@ from ..functions._types import Array
 from ..serialization import write_atomically
 from ..train.trainer import predict
 from .main import UsageError
+from .sources import read_arrays
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -57,15 +58,11 @@ def _read(path: Path, shape: tuple[int, ...] | None) -> Array:
     if not path.exists():
         raise UsageError(f"{path} does not exist")
     suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    if suffix == ".npy":
-        array: Array = np.load(path, allow_pickle=False)
-        return array
-    if suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            names = list(arrays)
-            if not names:
-                raise ValueError(f"predict: {path} must hold an array, it has none")
-            return np.asarray(arrays["x" if "x" in names else names[0]])
+    if suffix in (".npy", ".npz"):
+        arrays = read_arrays(path)
+        if not arrays:
+            raise ValueError(f"predict: {path} must hold an array, it has none")
+        return arrays.get("x", next(iter(arrays.values())))
     if suffix == ".csv":
         return _read_csv(path)
     if suffix == ".png":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import metrics
+from .. import losses, metrics
 from ..data import ArrayDataset
 from ..train import Trainer
 
@@ -12,12 +12,13 @@ NAMES = ["accuracy", "precision", "recall", "f1", "confusion_matrix"]
 
 
 def measure(trainer: Trainer, test: ArrayDataset) -> dict[str, Any]:
-    """Loss and the usual metrics over a test set, as JSON values."""
-    kept, trainer.metrics = trainer.metrics, [metrics.get(name) for name in NAMES]
+    """Cross entropy, without label smoothing, and the usual metrics over a test set, as JSON values."""
+    kept = trainer.loss, trainer.metrics
+    trainer.loss, trainer.metrics = losses.cross_entropy, [metrics.get(name) for name in NAMES]
     try:
         report = trainer.evaluate(test)
     finally:
-        trainer.metrics = kept
+        trainer.loss, trainer.metrics = kept
     matrix = report.pop("confusion_matrix")
     right = int(matrix.trace())
     return {**report, "right": right, "rows": len(test), "confusion_matrix": matrix.tolist()}

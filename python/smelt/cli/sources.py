@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 
 from .. import datasets
 from ..data import ArrayDataset, split
+from ..functions._types import Array
 from .main import UsageError
 
 # name -> (reader, largest raw value, default epochs, default batch size)
@@ -43,15 +46,24 @@ def open_source(name: str, root: Any, download: bool = False) -> Source:
     raise UsageError(f"dataset must be one of {known}, or an .npz file, got '{name}'")
 
 
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file by their names; that of an .npy file has the name ""."""
+    try:
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            return {"": content} if isinstance(content, np.ndarray) else dict(content)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+
+
 def read_npz(path: Path) -> ArrayDataset:
     """Images x (N, H, W, C) or (N, H, W) and labels y (N,) of an .npz file."""
     if not path.exists():
         raise UsageError(f"file {path} does not exist")
-    with np.load(path, allow_pickle=False) as arrays:
-        missing = [key for key in ("x", "y") if key not in arrays]
-        if missing:
-            raise UsageError(f"{path} must hold arrays x and y, it has {', '.join(arrays) or 'none'}")
-        x, y = arrays["x"], arrays["y"]
+    arrays = read_arrays(path)
+    if not {"x", "y"} <= arrays.keys():
+        raise UsageError(f"{path} must hold arrays x and y, it has {', '.join(arrays) or 'none'}")
+    x, y = arrays["x"], arrays["y"]
     if x.ndim == 3:
         x = x[..., None]
     if x.ndim == 2:

@@ -232,16 +232,15 @@ class Trainer:
             validation = self._loader(validation, 256, shuffle=False)
         folder = None if out is None else RunFolder(out, resume)
         handler = folder.log_handler() if folder is not None else None
-        if handler is not None:
-            _log.addHandler(handler)
         try:
-            run = _Run(self, loader, validation, epochs, patience, monitor, folder, checkpoint_every, list(callbacks))
+            run = _Run(
+                self, loader, validation, epochs, patience, monitor, folder, checkpoint_every, list(callbacks), handler
+            )
             if resume:
                 run.restore()
             return run.go()
         finally:
             if handler is not None:
-                _log.removeHandler(handler)
                 handler.close()
 
     def _loader(self, source: Any, batch_size: int, shuffle: bool, drop_last: bool = False) -> Loader:
@@ -322,6 +321,7 @@ class _Run:
         folder: RunFolder | None,
         checkpoint_every: int | None,
         callbacks: list[Callback],
+        handler: logging.Handler | None,
     ):
         self.trainer, self.loader, self.validation, self.epochs = trainer, loader, validation, epochs
         self.patience, self.folder, self.checkpoint_every, self.callbacks = (
@@ -330,6 +330,7 @@ class _Run:
             checkpoint_every,
             callbacks,
         )
+        self.handler = handler
         self.monitor = monitor or "val_loss"
         self.first_epoch = self.loader.epoch  # of a loader that was used before
         self.factor = schedule.get(trainer.schedule, epochs * len(loader))
@@ -344,22 +345,28 @@ class _Run:
         for metric in trainer.metrics:
             metric.reset()
 
+    def log(self, message: str, *values: Any) -> None:
+        """To the logger, and into log.txt whatever level the logger has."""
+        _log.info(message, *values)
+        if self.handler is not None:
+            self.handler.handle(_log.makeRecord(_log.name, logging.INFO, __file__, 0, message, values, None))
+
     def restore(self) -> None:
         assert self.folder is not None
         self.folder.prune()
         path = self.folder.latest_checkpoint()
         if path is None:
-            _log.info("no checkpoint in %s: starting anew", self.folder.path)
+            self.log("no checkpoint in %s: starting anew", self.folder.path)
             return
         checkpoint.restore(self, path)
-        _log.info("resumed from %s", path)
+        self.log("resumed from %s", path)
 
     def save(self) -> None:
         assert self.folder is not None
         path = self.folder.checkpoint_path(self.taken)
         checkpoint.write(self, path)
         self.folder.prune()
-        _log.info("wrote %s", path)
+        self.log("wrote %s", path)
 
     def go(self) -> History:
         trainer = self.trainer
@@ -428,7 +435,7 @@ class _Run:
         progress.end_epoch()
         for callback in self.callbacks:
             callback.on_epoch_end(trainer, row)
-        _log.info("epoch %d of %d: %s", self.epoch, self.epochs, {k: v for k, v in row.items() if k != "epoch"})
+        self.log("epoch %d of %d: %s", self.epoch, self.epochs, {k: v for k, v in row.items() if k != "epoch"})
         if self.folder is not None:
             self.folder.write_history(self.history)
             if self.checkpoint_every is None:
@@ -445,7 +452,7 @@ class _Run:
             return
         self.stale_epochs += 1
         if self.out_of_patience():
-            _log.info("no better %s for %d epochs: stopping", self.monitor, self.patience)
+            self.log("no better %s for %d epochs: stopping", self.monitor, self.patience)
             self.trainer.stop = True
 
     def out_of_patience(self) -> bool:

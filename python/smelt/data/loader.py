@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import _core
 from .._core import Tensor
+from ..functions._types import Array
 from .dataset import ArrayDataset, permutation
 
 __all__ = ["Loader"]
@@ -50,6 +51,7 @@ class Loader:
         )  # fmt: skip
         self.epoch = 0
         self.position = 0  # batches of this epoch that were handed out
+        self.rows: Array = np.arange(0)  # the dataset's rows in the batch that was handed out last
 
     def __len__(self) -> int:
         n = len(self.dataset)
@@ -87,7 +89,8 @@ class Loader:
         order = permutation(n, self.seed, self.epoch + 1) if self.shuffle else np.arange(n)
         while self.position < len(self):
             begin = self.position * self.batch_size
-            x, y = self.dataset[order[begin : begin + self.batch_size]]
+            self.rows = order[begin : begin + self.batch_size]
+            x, y = self.dataset[self.rows]
             self.position += 1
             yield _batch(x), None if y is None else _batch(y)
         self.epoch += 1

@@ -108,18 +108,19 @@ class Trainer:
                 error.args = (f"Trainer: {error.args[0]}",)
             raise
 
-    def _check_loss(self, loss: Tensor, x: Any) -> float:
+    def _check_loss(self, loss: Tensor, x: Any, rows: Any) -> float:
         """The loss as a number; a step with one that is not finite is refused before it can touch the weights."""
         value = loss.item()
         if math.isfinite(value):
             return float(value)
         values = np.asarray(x)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
+            first = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))[0]
+            where = f"row {first} of the batch" if rows is None else f"row {rows[first]} of the dataset"
             bad = int((~np.isfinite(values)).sum())
             raise ValueError(
                 f"Trainer: inputs must be finite, step {self.steps + 1} has {bad} values that are not "
-                f"(first in row {rows[0]} of the batch)"
+                f"(first in {where})"
             )
         raise RuntimeError(
             f"Trainer: the loss must be finite, it is {value} at step {self.steps + 1} with learning rate "
@@ -149,11 +150,11 @@ class Trainer:
         self.model.train()
         return self._step(x, y)[0]
 
-    def _step(self, x: Any, y: Any) -> tuple[Tensor, Tensor, float]:
+    def _step(self, x: Any, y: Any, rows: Any = None) -> tuple[Tensor, Tensor, float]:
         before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
         try:
             loss, outputs = self._forward(x, y)
-            value = self._check_loss(loss, x)
+            value = self._check_loss(loss, x, rows)
         except Exception:
             for buffer, old in before:  # running statistics are written in forward
                 buffer.copy_(old)
@@ -404,7 +405,7 @@ class _Run:
         factor = self.factor(self.taken)
         for group, base in zip(trainer.optimizer.groups, self.base_rates):
             group.__dict__["lr"] = base * factor
-        _, outputs, value = trainer._step(x, y)
+        _, outputs, value = trainer._step(x, y, self.loader.rows)
         self.taken += 1
         self.mean.add(value, len(outputs))
         for metric in trainer.metrics:

@@ -299,7 +299,7 @@ def test_a_loss_that_is_not_finite_changes_nothing():
 
 def test_data_gone_bad_in_fit_leaves_a_run_to_resume(tmp_path):
     options = {"epochs": 2, "batch_size": BATCH, "out": tmp_path, "checkpoint_every": 1}
-    with pytest.raises(ValueError, match="inputs must be finite.*first in row 17 of the dataset"):
+    with pytest.raises(ValueError, match=r"inputs must be finite.*first in row 17 of the dataset"):
         new_trainer().fit(poisoned(np.nan), **options)
     assert not list(tmp_path.rglob("*.tmp")) and not (tmp_path / "model.safetensors").exists()
     resumed = new_trainer()

@@ -1,5 +1,6 @@
 """The package as users get it: what an import loads, dependencies, types, stubs, version, words."""
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -95,7 +96,7 @@ def test_installed_metadata_agree():
     assert requirement_names(r for r in distribution.requires if "extra ==" not in r) == RUN_TIME
     assert distribution.metadata["License-Expression"] == "Apache-2.0"
     (entry,) = (e for e in distribution.entry_points if e.group == "console_scripts")
-    assert entry.name == "smelt" and entry.load() is __import__("smelt.cli").cli.main
+    assert entry.name == "smelt" and entry.load() is importlib.import_module("smelt.cli").main
     script = Path(sysconfig.get_path("scripts")) / "smelt"
     if script.exists():
         assert run([str(script), "--version"]).stdout == f"smelt {smelt.__version__}\n"
@@ -109,7 +110,7 @@ def test_version_is_one():
 
 def test_command_is_declared():
     assert re.search(r'^\[project\.scripts\]\nsmelt = "smelt\.cli:main"$', pyproject(), re.M)
-    assert callable(smelt.__getattr__("data").split) and importlib.util.find_spec("smelt.__main__")
+    assert callable(importlib.import_module("smelt.cli").main) and importlib.util.find_spec("smelt.__main__")
 
 
 def test_package_data_is_there():
@@ -121,9 +122,10 @@ def test_package_data_is_there():
 
 
 def test_stubs_are_up_to_date():
+    """The file in this folder is what the tool makes of the module under test, installed or not."""
     tool = ROOT / "tools" / "make_stubs.py"
-    if not tool.exists() or PACKAGE != ROOT / "python" / "smelt":
-        pytest.skip("the package under test is not the one in this folder, which the tool compares with")
+    if not tool.exists():
+        pytest.skip("tools/ is not beside the tests")
     done = run([sys.executable, str(tool), "--check"])
     assert done.returncode == 0, done.stderr
 

@@ -417,7 +417,7 @@ def test_failures_are_one_line_and_exit_1(arguments, trained, call, tmp_path):
     assert code == 1 and output == ""
     assert errors.startswith("smelt ") and errors.count("\n") == 1 and len(errors) < 400
     assert re.search(FAILURES[arguments], errors)
-    assert not (tmp_path / "new").exists() or not any((tmp_path / "new").iterdir()), "no run has begun"
+    assert not (tmp_path / "new").exists(), "no run has begun"
 
 
 @pytest.mark.parametrize("variable", ["SMELT_NUM_THREADS", "SMELT_MAX_ISA"])

@@ -47,7 +47,6 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     args.epochs = args.epochs or source.epochs
     args.batch_size = args.batch_size or source.batch_size
     args.out = str(_run_path(args, source.name))
-    folder = _open(args)
 
     train, validation = source.train, None
     if args.validation > 0:
@@ -67,6 +66,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         labels=source.train.labels,
         seed=args.seed,
     )
+    folder = _open(args)  # only now: a mistake above leaves no empty folder
     _write_config(args, folder, source, trainer)
     stream = sys.stderr if args.json else sys.stdout
     trainer.fit(

@@ -102,6 +102,8 @@ def get_item(x: Tensor, key: Any) -> Tensor:
 def set_item(x: Tensor, key: Any, value: Any) -> None:
     if x.requires_grad and _core.grad_enabled():
         raise RuntimeError("assign: a tensor that requires a gradient is written under smelt.no_grad() only")
+    if not _core.contiguous(x)._same_memory(x):
+        raise ValueError("assign: a transposed view cannot be written; write to the tensor itself")
     positions = _core.reshape(_core.arange(0, 1, x.size, "int64", x.device), list(x.shape))
     index = get_item(positions, key)
     values = _core.expand(_core.cast(_core.to_tensor(value)._detach(), x.dtype), list(index.shape))

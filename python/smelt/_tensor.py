@@ -265,6 +265,7 @@ def copy_(self: Tensor, source: Tensor) -> Tensor:
         The tensor itself.
 
     Raises:
+        TypeError: ``source`` is not a tensor.
         ValueError: the shapes differ.
         RuntimeError: the tensor requires a gradient and ``smelt.no_grad()`` is not in force.
 
@@ -272,6 +273,8 @@ def copy_(self: Tensor, source: Tensor) -> Tensor:
         >>> smelt.zeros(2).copy_(smelt.ones(2))
         tensor([1., 1.])
     """
+    if not isinstance(source, Tensor):
+        raise TypeError(f"copy_: source must be a tensor, got {type(source).__name__}; use assign_")
     if source.shape != self.shape:
         raise ValueError(f"copy_: source must have shape {self.shape}, got {source.shape}")
     _core.assign(self, source)

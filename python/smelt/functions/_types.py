@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .._core import DType, Tensor
@@ -27,9 +28,13 @@ __all__ = ["Array", "Axis", "DType", "DTypeLike", "Number", "Pair", "Shape", "Te
 
 def as_shape(shape: tuple[Any, ...]) -> list[int]:
     """The extents given as f(2, 3) or as f((2, 3))."""
-    if len(shape) == 1 and not isinstance(shape[0], int) and hasattr(shape[0], "__iter__"):
-        return [int(n) for n in shape[0]]
-    return [int(n) for n in shape]
+    one = shape[0] if len(shape) == 1 else None
+    if hasattr(one, "__iter__") and not isinstance(one, str) and getattr(one, "ndim", 1):
+        shape = tuple(one)
+    try:
+        return [index(n) for n in shape]
+    except TypeError:
+        raise TypeError(f"shape: extents must be integers, got {shape!r}") from None
 
 
 def as_axes(axis: Axis) -> list[int] | None:

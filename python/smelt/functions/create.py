@@ -54,7 +54,12 @@ def tensor(data: Any, dtype: DTypeLike | None = None, device: str = "cpu", requi
         if not isinstance(data, (np.ndarray, np.generic)):
             if isinstance(data, (list, tuple)) and _holds_tensor(data):
                 data = _stack_nested(data)
-            array = np.asarray(data)
+            try:
+                array = np.asarray(data)
+            except ValueError as error:
+                if "inhomogeneous" not in str(error):
+                    raise
+                raise ValueError("tensor: nested lists must have equal lengths, got ragged ones") from None
             if array.dtype.kind not in "biuf":
                 raise TypeError(f"tensor: data must be numbers, got {type(data).__name__} of dtype {array.dtype}")
             if array.dtype == np.float64:
@@ -102,6 +107,8 @@ def from_numpy(array: Array, copy: bool | None = None) -> Tensor:
         >>> x
         tensor([5., 0.])
     """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"from_numpy: needs a NumPy array, got {type(array).__name__}")
     return _core.from_numpy(array, copy)
 
 
@@ -281,13 +288,19 @@ def eye(rows: int, columns: int | None = None, dtype: DTypeLike = "float32", dev
     Returns:
         Tensor (rows, columns).
 
+    Raises:
+        ValueError: a number is negative.
+
     Example:
         >>> smelt.eye(2)
         tensor([[1., 0.],
                 [0., 1.]])
     """
+    columns = rows if columns is None else columns
+    if rows < 0 or columns < 0:
+        raise ValueError(f"eye: extents must not be negative, got ({rows}, {columns})")
     i = _core.reshape(arange(rows, device=device), [rows, 1])
-    j = arange(rows if columns is None else columns, device=device)
+    j = arange(columns, device=device)
     return _core.cast(i == j, dtype)
 
 

@@ -142,6 +142,8 @@ def masked_fill(x: Tensor, mask: Tensor, value: Number) -> Tensor:
         >>> smelt.masked_fill(smelt.ones(3), smelt.tensor([True, False, True]), 0)
         tensor([0., 1., 0.])
     """
+    if mask.dtype != "bool":
+        raise TypeError(f"masked_fill: mask must be bool, got {mask.dtype}")
     return _core.where(mask, value, x)
 
 

@@ -284,9 +284,11 @@ def cumsum(x: Tensor, axis: int = -1) -> Tensor:
     return _core.cumsum(x, axis)
 
 
-def _sorted(x: Tensor, axis: int, descending: bool) -> tuple[Tensor, Tensor]:
+def _sorted(op: str, x: Tensor, axis: int, descending: bool) -> tuple[Tensor, Tensor]:
     last = x.ndim - 1
-    if x.ndim == 0 or axis in (-1, last):
+    if x.ndim == 0 or not -x.ndim <= axis <= last:
+        raise ValueError(f"{op}: axis must be in [{-x.ndim}, {x.ndim}), got {axis}")
+    if axis in (-1, last):
         return _core.sort(x, descending)
     order = list(range(x.ndim))
     order[axis], order[last] = order[last], order[axis]
@@ -305,11 +307,14 @@ def sort(x: Tensor, axis: int = -1, descending: bool = False) -> Tensor:
     Returns:
         Tensor of the shape of ``x``.
 
+    Raises:
+        ValueError: the axis does not exist.
+
     Example:
         >>> smelt.sort(smelt.tensor([3.0, 1.0, 2.0]))
         tensor([1., 2., 3.])
     """
-    return _sorted(x, axis, descending)[0]
+    return _sorted("sort", x, axis, descending)[0]
 
 
 def argsort(x: Tensor, axis: int = -1, descending: bool = False) -> Tensor:
@@ -323,11 +328,14 @@ def argsort(x: Tensor, axis: int = -1, descending: bool = False) -> Tensor:
     Returns:
         int64 tensor of the shape of ``x``.
 
+    Raises:
+        ValueError: the axis does not exist.
+
     Example:
         >>> smelt.argsort(smelt.tensor([3.0, 1.0, 2.0]))
         tensor([1, 2, 0])
     """
-    return _sorted(x, axis, descending)[1]
+    return _sorted("argsort", x, axis, descending)[1]
 
 
 def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
@@ -343,16 +351,16 @@ def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True) -> tuple[Tenso
         Values and int64 positions, both with extent k along the axis.
 
     Raises:
-        ValueError: ``k`` is larger than the axis.
+        ValueError: ``k`` is larger than the axis, or the axis does not exist.
 
     Example:
         >>> smelt.topk(smelt.tensor([3.0, 1.0, 2.0]), 2)
         (tensor([3., 2.]), tensor([0, 2]))
     """
-    n = x.shape[axis] if x.ndim else 0
+    values, index = _sorted("topk", x, axis, largest)
+    n = x.shape[axis]
     if not 0 <= k <= n:
         raise ValueError(f"topk: k must be from 0 to {n}, got {k}")
-    values, index = _sorted(x, axis, largest)
     part = [(0, extent, 1) for extent in x.shape]
     part[axis] = (0, k, 1)
     return _core.slice(values, part), _core.slice(index, part)

@@ -308,6 +308,8 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
                 [3, 4]])
     """
     items = list(tensors)
+    if not items:
+        raise ValueError("stack: needs at least one tensor, got none")
     for item in items[1:]:
         if item.shape != items[0].shape:
             raise ValueError(f"stack: tensors must have one shape, got {items[0].shape} and {item.shape}")

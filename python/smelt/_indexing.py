@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from operator import index as index_of
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,14 @@ def _expand_key(x: Tensor, key: Any) -> list[Any]:
         if isinstance(item, Tensor) and item.dtype == "bool":
             used += item.ndim
         elif item is not None and item is not Ellipsis:
+            if not isinstance(item, (slice, Tensor)) and not hasattr(item, "__index__"):
+                raise IndexError(
+                    f"index: needs integers, slices, None, ..., masks or integer arrays, got {type(item).__name__}"
+                )
             used += 1
         out.append(item)
+    if sum(item is Ellipsis for item in out) > 1:
+        raise IndexError("index: only one ... is allowed")
     if used > x.ndim:
         raise IndexError(f"index: at most {x.ndim} indices for shape {x.shape}, got {used}")
     at = next((i for i, item in enumerate(out) if item is Ellipsis), None)
@@ -41,6 +48,9 @@ def _expand_key(x: Tensor, key: Any) -> list[Any]:
             covered = x.shape[axis : axis + item.ndim]
             if item.shape != covered:
                 raise IndexError(f"index: the mask must have shape {covered} there, got {item.shape}")
+            if item.ndim == 0:
+                expanded.append(item)  # a new axis of extent 1 or 0
+                continue
             rest = _core.nonzero(item)
             axes = []
             for extent in reversed(item.shape):
@@ -58,16 +68,20 @@ def _is_array(item: Any) -> bool:
     return isinstance(item, Tensor)
 
 
+def _is_flag(item: Any) -> bool:
+    return isinstance(item, Tensor) and item.dtype == "bool"
+
+
 def get_item(x: Tensor, key: Any) -> Tensor:
     items = _expand_key(x, key)
     # Integers beside arrays broadcast with them.
     items = [
-        item if item is None or isinstance(item, (slice, Tensor)) else _core.full([], int(item), "int64", x.device)
+        item if item is None or isinstance(item, (slice, Tensor)) else _core.full([], index_of(item), "int64", x.device)
         for item in items
     ]
     arrays = [i for i, item in enumerate(items) if _is_array(item)]
     together = arrays[-1] - arrays[0] + 1 == len(arrays)
-    basic = tuple(slice(None) if _is_array(item) else item for item in items)
+    basic = tuple(None if _is_flag(item) else slice(None) if _is_array(item) else item for item in items)
     part = x[basic]
     shape = part.shape
     # The arrays' axes to the front, as one; then rows are taken.
@@ -77,7 +91,7 @@ def get_item(x: Tensor, key: Any) -> Tensor:
     rest = [shape[i] for i in others]
     index: Tensor | None = None
     for extent, i in zip(extents, arrays):
-        given = items[i]
+        given = _core.nonzero(items[i]) if _is_flag(items[i]) else items[i]
         if given.dtype.is_floating:
             raise IndexError(f"index: arrays must be integers or bool, got {given.dtype}")
         own = _core.cast(given, "int64")
@@ -86,6 +100,13 @@ def get_item(x: Tensor, key: Any) -> Tensor:
         if wrapped.size and bool(_core.any(bad, None, False)):
             first = _core.take(_core.reshape(own, [own.size]), _core.nonzero(bad), 0)
             raise IndexError(f"index: must be in [{-extent}, {extent}), got {int(first[0])}")
+        if index is not None:
+            try:
+                np.broadcast_shapes(index.shape, wrapped.shape)
+            except ValueError:
+                raise IndexError(
+                    f"index: arrays must have shapes that broadcast, got {index.shape} and {wrapped.shape}"
+                ) from None
         index = wrapped if index is None else index * extent + wrapped
     assert index is not None
     flat = _core.reshape(moved, [math.prod(extents), *rest])

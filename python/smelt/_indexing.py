@@ -10,6 +10,7 @@ import numpy as np
 
 from . import _core
 from ._core import Tensor
+from .functions import tensor
 
 
 def _expand_key(x: Tensor, key: Any) -> list[Any]:
@@ -127,6 +128,7 @@ def set_item(x: Tensor, key: Any, value: Any) -> None:
         raise ValueError("assign: a transposed view cannot be written; write to the tensor itself")
     positions = _core.reshape(_core.arange(0, 1, x.size, "int64", x.device), list(x.shape))
     index = get_item(positions, key)
-    values = _core.expand(_core.cast(_core.to_tensor(value)._detach(), x.dtype), list(index.shape))
+    given = _core.cast(value._detach(), x.dtype) if isinstance(value, Tensor) else tensor(value, x.dtype)
+    values = _core.expand(given, list(index.shape))
     flat = _core.reshape(x._detach(), [x.size])
     _core.put(flat, _core.reshape(index, [index.size]), _core.reshape(values, [index.size]))

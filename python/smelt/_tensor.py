@@ -210,7 +210,14 @@ def register_hook(self: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Hook
         >>> x.grad
         tensor([20.])
     """
-    number = self._register_hook(hook)
+
+    def checked(grad: Tensor) -> Tensor | None:
+        result = hook(grad)
+        if result is not None and not isinstance(result, Tensor):
+            raise TypeError(f"hook: must return a tensor or None, got {type(result).__name__}")
+        return result
+
+    number = self._register_hook(checked)
     return HookHandle(lambda: self._remove_hook(number))
 
 
@@ -251,7 +258,7 @@ def assign_(self: Tensor, value: Any) -> Tensor:
         >>> smelt.zeros(2).assign_(7)
         tensor([7., 7.])
     """
-    _core.assign(self, _core.to_tensor(value))
+    _core.assign(self, value if isinstance(value, Tensor) else tensor(value, self.dtype))
     return self
 
 

@@ -184,7 +184,11 @@ class Function:
 
         def call(grads: Sequence[Tensor]) -> list[Tensor | None]:
             given = cls.backward(context, *grads)
-            return list(given) if isinstance(given, (tuple, list)) else [given]
+            items = list(given) if isinstance(given, (tuple, list)) else [given]
+            for item in items:
+                if item is not None and not isinstance(item, Tensor):
+                    raise TypeError(f"{cls.__name__}: backward must return tensors or None, got {type(item).__name__}")
+            return items
 
         inputs = [a if isinstance(a, Tensor) else None for a in args]
         recorded = _core.record_function(cls.__name__, inputs, outputs, call)

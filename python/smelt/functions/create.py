@@ -62,7 +62,7 @@ def tensor(data: Any, dtype: DTypeLike | None = None, device: str = "cpu", requi
                 raise ValueError("tensor: nested lists must have equal lengths, got ragged ones") from None
             if array.dtype.kind not in "biuf":
                 raise TypeError(f"tensor: data must be numbers, got {type(data).__name__} of dtype {array.dtype}")
-            if array.dtype == np.float64:
+            if array.dtype == np.float64 and dtype is None:
                 array = array.astype(np.float32)
         else:
             array = np.asarray(data)

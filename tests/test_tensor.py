@@ -517,6 +517,18 @@ def test_assignment_broadcasts_and_converts():
     assert z.tolist() == [3, 2, 1, 0]
 
 
+WRITES = ["x[0] = v", "x[[0]] = v", "x[x >= 0] = v", "x[:1] = [v]", "x[...] = v", "x.assign_(v)", "x.assign_([v])"]
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("dtype, value", [("float64", 0.1), ("int64", 2**53 + 1), ("float64", 1e300)])
+def test_a_written_number_is_not_rounded_on_its_way(write, dtype, value):
+    x = smelt.zeros(1, dtype=dtype)
+    exec(write, {"x": x, "v": value})
+    assert x.item() == value
+    assert smelt.tensor([value], dtype=dtype).item() == smelt.full((), value, dtype=dtype).item() == value
+
+
 @pytest.mark.parametrize("write", ["x[0] = 1", "x[x > 0] = 1", "x.assign_(1)", "x.copy_(smelt.ones(2))"])
 def test_writing_needs_no_grad(write):
     leaf = smelt.tensor([1.0, 2.0], requires_grad=True)

@@ -350,6 +350,65 @@ def _set_data(self: Tensor, value: Tensor) -> None:
     copy_(self._detach(), value)
 
 
+_item = Tensor.item
+
+
+def item(self: Tensor) -> Any:
+    """The value of a tensor of one element, as a Python number.
+
+    Returns:
+        A float, an int or a bool, by the dtype.
+
+    Raises:
+        ValueError: the tensor has not exactly one element.
+
+    Example:
+        >>> smelt.tensor([2.5]).item()
+        2.5
+    """
+    return _item(self)
+
+
+_TENSOR = """A dense, row-major array of one dtype on one device, which may take part in gradients.
+
+    Made by :func:`smelt.tensor`, :func:`smelt.zeros` and their relatives; operators and methods follow NumPy's.
+
+    Args:
+        data: a tensor; the new one shares its memory.
+
+    Example:
+        >>> x = smelt.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> x.shape, x.dtype, (x @ x.T).sum().item()
+        ((2, 2), smelt.float32, 52.0)
+    """
+_DTYPE = """An element type, such as ``smelt.float32``; equal to its name and to NumPy's type.
+
+    Example:
+        >>> smelt.float32 == "float32", smelt.float32 == np.float32, smelt.float32.itemsize
+        (True, True, 4)
+    """
+_PROPERTIES = {
+    Tensor: {
+        "T": "The axes in reverse; of a matrix only a mark is set, which a matrix product consumes without a copy.",
+        "device": "Where the memory lies, such as ``'cpu'``.",
+        "dtype": "The element type.",
+        "grad": "The gradient that backward left, None where there is none; assignment fills it, None empties it.",
+        "grad_fn": "The op on the tape that the tensor is a result of, None for a leaf.",
+        "is_leaf": "Whether the tensor is not a result on the tape.",
+        "itemsize": "Bytes of an element.",
+        "nbytes": "Bytes of all elements.",
+        "ndim": "The number of axes.",
+        "requires_grad": "Whether backward passes here; on a leaf it may be set.",
+        "shape": "The extents, a tuple of integers.",
+        "size": "The number of elements.",
+    },
+    DType: {
+        "is_floating": "Whether it is one of the floating types.",
+        "itemsize": "Bytes of an element.",
+        "name": "The name, such as ``'float32'``.",
+    },
+}
+
 _FUNCTIONS = [
     "abs",
     "adaptive_avg_pool2d",
@@ -417,7 +476,7 @@ _FUNCTIONS = [
     "trunc",
     "var",
 ]
-_METHODS = [assign_, astype, backward, copy, copy_, detach, numpy, register_hook, requires_grad_, to, tolist]
+_METHODS = [assign_, astype, backward, copy, copy_, detach, item, numpy, register_hook, requires_grad_, to, tolist]
 _CONVERTERS = {
     "float": "float32",
     "double": "float64",
@@ -449,6 +508,11 @@ def _complete() -> None:
     )
     for name, value in attributes.items():
         setattr(Tensor, name, value)
+    Tensor.__doc__, DType.__doc__ = _TENSOR, _DTYPE
+    for owner, texts in _PROPERTIES.items():
+        for name, text in texts.items():
+            given = vars(owner)[name]
+            setattr(owner, name, property(given.fget, given.fset, doc=text))
 
 
 _complete()

@@ -171,6 +171,14 @@ class Function:
 
         Raises:
             TypeError: forward returned something that is not a tensor.
+
+        Example:
+            >>> class Double(smelt.Function):
+            ...     @staticmethod
+            ...     def forward(context, x):
+            ...         return x * 2
+            >>> Double.apply(smelt.ones(2))
+            tensor([2., 2.])
         """
         context = FunctionContext()
         context.needs_input_grad = tuple(isinstance(a, Tensor) and a.requires_grad for a in args)

@@ -62,7 +62,12 @@ class ParameterGroup:
 
 
 class Optimizer:
-    """What SGD, Adam and AdamW share; make one of those."""
+    """What SGD, Adam and AdamW share; make one of those.
+
+    Example:
+        >>> isinstance(optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1), optim.Optimizer)
+        True
+    """
 
     _kind = ""
     _defaults: dict[str, Any] = {}  # noqa: RUF012

@@ -25,6 +25,10 @@ class Comparison:
         low, high: 95 % interval of that median.
         pairs: how many pairs there were.
         load: largest share of the CPU that other processes used meanwhile.
+
+    Example:
+        >>> smelt.bench.Comparison(ours=1.0, theirs=2.0, ratio=2.0, low=1.9, high=2.1, pairs=15, load=0.0).ratio
+        2.0
     """
 
     ours: float
@@ -133,8 +137,8 @@ def compare(
         ValueError: fewer than 5 pairs.
 
     Example:
-        >>> c = smelt.bench.compare(lambda: sum(range(1000)), lambda: sum(range(9000)), pairs=5, seconds=0.001)
-        >>> c.ratio > 2
+        >>> c = smelt.bench.compare(lambda: sum(range(100)), lambda: sum(range(900)), pairs=5, seconds=0.001)
+        >>> c.low <= c.ratio <= c.high
         True
     """
     if pairs < 5:

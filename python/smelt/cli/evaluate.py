@@ -14,6 +14,14 @@ from .main import UsageError
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Metrics of a finished run: ``smelt evaluate RUN``.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        What ``--json`` prints, and the exit code.
+    """
     folder = Path(args.path)
     config = folder / "config.json"
     if not (folder / "model.safetensors").exists() or not config.exists():

@@ -9,6 +9,14 @@ from .. import runtime
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """What this machine and build can do: ``smelt info``.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        What ``--json`` prints, and the exit code.
+    """
     info = runtime.info()
     if not args.json:
         print(f"smelt    {info['smelt']} (Python {info['python']}, NumPy {info['numpy']}, {info['system']})")

@@ -65,7 +65,16 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], Any], tex
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """The parser of all commands.
+
+    Returns:
+        The parser; its namespace names the command's function.
+
+    Example:
+        >>> from smelt.cli.main import build_parser
+        >>> build_parser().parse_args(["train", "digits", "--epochs", "3"]).epochs
+        3
+    """
     from . import evaluate, info, predict, train
 
     parser = _Parser(
@@ -148,6 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 for success, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+
+    Example:
+        >>> from smelt.cli import main
+        >>> main(["predict", "no/such/folder", "digits.npy"])
+        2
     """
     parser = build_parser()
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -21,6 +21,14 @@ from .sources import read_arrays
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """Predictions for a file: ``smelt predict RUN INPUT``.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        What ``--json`` prints, and the exit code.
+    """
     path = Path(args.path)
     if not path.exists():
         raise UsageError(f"{path} does not exist")

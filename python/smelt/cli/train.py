@@ -42,6 +42,14 @@ class Table(Callback):
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
+    """One training run: ``smelt train DATASET``.
+
+    Args:
+        args: the parsed command line.
+
+    Returns:
+        What ``--json`` prints, and the exit code.
+    """
     started = time.perf_counter()
     source = sources.open_source(args.dataset, args.data, args.download)
     args.epochs = args.epochs or source.epochs

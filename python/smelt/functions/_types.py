@@ -28,8 +28,8 @@ __all__ = ["Array", "Axis", "DType", "DTypeLike", "Number", "Pair", "Shape", "Te
 
 def as_shape(shape: tuple[Any, ...]) -> list[int]:
     """The extents given as f(2, 3) or as f((2, 3))."""
-    one = shape[0] if len(shape) == 1 else None
-    if hasattr(one, "__iter__") and not isinstance(one, str) and getattr(one, "ndim", 1):
+    one: Any = shape[0] if len(shape) == 1 else 0
+    if hasattr(one, "__iter__") and not isinstance(one, str) and getattr(one, "ndim", None) != 0:
         shape = tuple(one)
     try:
         return [index(n) for n in shape]

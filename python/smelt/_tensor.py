@@ -296,7 +296,12 @@ def _iterate(self: Tensor) -> Iterator[Tensor]:
 
 def _array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> Array:
     array = self._numpy()
-    if dtype is not None and array.dtype != dtype:
+    converts = dtype is not None and array.dtype != dtype
+    if copy is False and (converts or (self.nbytes and array.ctypes.data != self._address())):
+        raise ValueError(
+            f"numpy: {self.dtype} tensor cannot be shared as asked for, it needs a copy; leave copy=False out"
+        )
+    if converts:
         return array.astype(dtype)
     return array.copy() if copy else array
 

@@ -27,6 +27,8 @@ DType parse_dtype(py::handle object);
 Tensor to_tensor(py::handle object);
 // A Python or NumPy number, unless it is none.
 std::optional<Number> as_number(py::handle object);
+// An op on a tensor and the number that `object` is.
+Tensor binary_number(BinaryOp op, const Tensor& x, py::handle object, const Number& number, bool number_first);
 Tensor from_array(const py::array& array, const char* op, std::optional<bool> copy);
 
 Activation parse_activation(const std::optional<std::string>& name);

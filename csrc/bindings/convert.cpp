@@ -65,7 +65,11 @@ std::optional<Number> as_number(py::handle object) {
     int overflow = 0;
     const int64_t v = PyLong_AsLongLongAndOverflow(p, &overflow);
     if (overflow) {
-      const double f = overflow * std::numeric_limits<double>::infinity();
+      double f = PyLong_AsDouble(p);
+      if (PyErr_Occurred()) {
+        PyErr_Clear();
+        f = overflow * std::numeric_limits<double>::infinity();
+      }
       return Number{{f, overflow > 0 ? INT64_MAX : INT64_MIN}, Number::integer, true};
     }
     return Number{{static_cast<double>(v), v}, Number::integer};
@@ -77,6 +81,12 @@ std::optional<Number> as_number(py::handle object) {
   static const py::object numpy_scalar = py::module_::import("numpy").attr("generic");
   if (!py::isinstance(object, numpy_scalar)) return std::nullopt;
   return as_number(object.attr("item")());
+}
+
+Tensor binary_number(BinaryOp op, const Tensor& x, py::handle object, const Number& number, bool number_first) {
+  require(!number.huge || is_floating(x.dtype()) || op >= BinaryOp::eq, op_name(op), "the number ",
+          std::string(py::str(object)), " does not fit ", x.dtype());
+  return binary(op, x, number, number_first);
 }
 
 Tensor from_array(const py::array& array, const char* op, std::optional<bool> copy) {

@@ -25,8 +25,8 @@ py::dict op_numbers(int count) {
 
 Tensor binary_any(int op, const py::object& a, const py::object& b) {
   const auto kind = static_cast<BinaryOp>(op);
-  if (const auto number = as_number(b); number && !as_number(a)) return binary(kind, to_tensor(a), *number, false);
-  if (const auto number = as_number(a); number && !as_number(b)) return binary(kind, to_tensor(b), *number, true);
+  if (const auto number = as_number(b); number && !as_number(a)) return binary_number(kind, to_tensor(a), b, *number, false);
+  if (const auto number = as_number(a); number && !as_number(b)) return binary_number(kind, to_tensor(b), a, *number, true);
   return binary(kind, to_tensor(a), to_tensor(b));
 }
 

@@ -122,7 +122,7 @@ Tensor adopt(Managed* m, bool read_only, std::optional<bool> copy_wanted) {
   const Shape shape(d.shape, d.ndim);
   bool row_major = true;
   int64_t step = 1;
-  for (int i = d.ndim - 1; i >= 0 && d.strides; --i) {
+  for (int i = d.ndim - 1; i >= 0 && d.strides && shape.numel(); --i) {
     row_major = row_major && (shape[i] <= 1 || d.strides[i] == step);
     step *= shape[i];
   }
@@ -188,7 +188,7 @@ py::object operate(BinaryOp op, const Tensor& x, py::handle other, bool reversed
     const Tensor y = other.cast<Tensor>();
     return py::cast(reversed ? binary(op, y, x) : binary(op, x, y));
   }
-  if (const auto number = as_number(other)) return py::cast(binary(op, x, *number, reversed));
+  if (const auto number = as_number(other)) return py::cast(binary_number(op, x, other, *number, reversed));
   if (!py::isinstance<py::array>(other)) return not_implemented();
   const Tensor y = from_array(py::reinterpret_borrow<py::array>(other), op_name(op), {});
   return py::cast(reversed ? binary(op, y, x) : binary(op, x, y));
@@ -201,10 +201,10 @@ py::object operate_logical(BinaryOp op, const Tensor& x, py::handle other) {
     const DType dtype = other.cast<Tensor>().dtype();
     require_type(dtype == DType::bool_, op_name(op), "needs bool tensors, got ", dtype);
   } else if (const auto number = as_number(other)) {
-    require_type(number->kind == Number::boolean, op_name(op), "needs a bool, got ", std::string(py::repr(other)));
+    require_type(number->kind == Number::boolean, op_name(op), "needs bool tensors, got ", std::string(py::repr(other)));
   } else if (py::isinstance<py::array>(other)) {
     const std::string dtype = py::str(other.attr("dtype"));
-    require_type(dtype == "bool", op_name(op), "needs an array of bool, got ", dtype);
+    require_type(dtype == "bool", op_name(op), "needs bool tensors, got ", dtype);
   }
   return operate(op, x, other, false);
 }

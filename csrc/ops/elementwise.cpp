@@ -350,9 +350,12 @@ Tensor binary(BinaryOp op, const Tensor& x_in, Number number, bool number_first)
   if (number.kind == Number::integer && common == DType::bool_) common = DType::int64;
   if (!fits(number, common)) {
     const bool comparison = op >= BinaryOp::eq;
-    require(comparison, current_op(), "the number ", number.huge ? "beyond 64 bits" : cat(number.value.i).c_str(),
-            " does not fit ", common);
-    common = number.huge ? DType::float64 : DType::int64;
+    require(comparison, current_op(), "the number ", number.value.i, " does not fit ", common);
+    common = DType::int64;
+    if (number.huge) {  // above or below every integer
+      common = DType::float64;
+      number.value.f = std::copysign(HUGE_VAL, number.value.f);
+    }
   }
   const DType dtype = working_dtype(op, common);
   require(!(op == BinaryOp::pow && is_integral(dtype) && !number_first && number.value.i < 0), "pow",

@@ -40,7 +40,7 @@ Tensor binary(BinaryOp op, const Tensor& a, const Tensor& b);
 struct Number {  // a Python number: gives way to a tensor's dtype of its kind
   Scalar value;
   enum Kind { boolean, integer, floating } kind;
-  bool huge = false;  // an integer beyond 64 bits: f has its sign, i the nearest that fits
+  bool huge = false;  // an integer beyond 64 bits: i is the nearest that fits
 };
 Tensor binary(BinaryOp op, const Tensor& x, Number number, bool number_first);
 Tensor where(const Tensor& condition, const Tensor& a, const Tensor& b);

@@ -79,6 +79,12 @@ typename V::T across_lanes(V v) {
 template <class V, class Op, class S>
 typename V::T reduce_row(const S* x, int64_t n) {
   const V identity = V::set(Op::template identity<typename V::T>());
+  if constexpr (!is_real<typename V::T>) {
+    // One accumulator: integers give the same in any order, and gcc 12 at -O3 loses elements of four that widen.
+    V acc = identity;
+    for (int64_t i = 0; i < n; ++i) acc = Op::run(acc, V::load(x + i));
+    return acc.v;
+  }
   V acc[4] = {identity, identity, identity, identity};
   int64_t i = 0;
   for (; i + 4 * V::W <= n; i += 4 * V::W)

@@ -1,7 +1,8 @@
 """Functions of each element by itself.
 
 Accumulation plays no part here: float32 is computed in float32, the half types in float32 with one rounding at the end,
-float64 in float64. Errors of the transcendental functions are below 4 units in the last place.
+float64 in float64. Errors of the transcendental functions are below 4 units in the last place. Those of gelu and silu are
+within as many units of their larger part: 3 * 2^-24 |x| for gelu, which cancels, and 2^-127 |x| for silu below -88.
 """
 
 from __future__ import annotations

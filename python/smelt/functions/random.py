@@ -77,7 +77,7 @@ def set_rng_state(state: dict[str, int]) -> None:
 
 
 def rand(*shape: Any, dtype: DTypeLike = "float32", device: str = "cpu") -> Tensor:
-    """Uniform random numbers in [0, 1), multiples of 2^-24.
+    """Uniform random numbers in [0, 1), multiples of 2^-24 (bfloat16: 2^-8, float16: 2^-11).
 
     Args:
         shape: extents, as several arguments or one sequence.

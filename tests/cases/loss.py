@@ -138,9 +138,9 @@ def _probabilities(rng, shape):
     return [rng.normal(size=shape) * 3, rng.choice([0.0, 1.0, 0.25, 0.9], size=shape)]
 
 
-def _distance_terms(power):
-    """d is rounded in units of itself: each loss is a product of at most that many, and two roundings."""
-    return lambda x, t, u, *_: (power + 3) * u * np.maximum(np.abs(x - t), np.abs(x - t) ** 2) * 4
+def _distance_terms(size):
+    """The distance is rounded once; the loss is a product of it of the given size and has at most four roundings more."""
+    return lambda x, t, u: 6 * u * size(np.abs(x - t))
 
 
 def _bce_terms(x, t, u, pos=1.0):
@@ -151,9 +151,9 @@ def _bce_terms(x, t, u, pos=1.0):
 
 # Op, definition, inputs, error of the terms.
 POINTWISE = {
-    "mse_loss": (losses.mse_loss, reference.mse, _apart, _distance_terms(2)),
-    "l1_loss": (losses.l1_loss, reference.l1, _apart, _distance_terms(1)),
-    "huber_loss": (losses.huber_loss, reference.huber, _apart, _distance_terms(2)),
+    "mse_loss": (losses.mse_loss, reference.mse, _apart, _distance_terms(np.square)),
+    "l1_loss": (losses.l1_loss, reference.l1, _apart, _distance_terms(np.abs)),
+    "huber_loss": (losses.huber_loss, reference.huber, _apart, _distance_terms(lambda d: d * np.minimum(d, 2.5))),
     "binary_cross_entropy_with_logits": (
         losses.binary_cross_entropy_with_logits, reference.binary_cross_entropy, _probabilities, _bce_terms,
     ),

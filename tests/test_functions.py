@@ -208,3 +208,12 @@ def test_images_change_their_layout():
     np.testing.assert_array_equal(smelt.to_nhwc(smelt.tensor(a)).numpy(), a.transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(smelt.to_nchw(smelt.tensor(a)).numpy(), a.transpose(0, 3, 1, 2))
     np.testing.assert_array_equal(smelt.to_nhwc(smelt.to_nchw(smelt.tensor(a[0]))).numpy(), a[0])
+
+
+def test_clip_of_integers():
+    x = smelt.tensor([1, 2, 3])
+    assert smelt.clip(x, 2).tolist() == [2, 2, 3] and smelt.clip(x, 2).dtype == "int64"
+    for half in (0.5, np.float32(0.5)):
+        got = smelt.clip(x, half, 2.5)  # a float beside integers gives float32, as in arithmetic
+        assert got.dtype == "float32" and got.tolist() == [1, 2, 2.5]
+    assert smelt.clip(x.to("uint8"), -5, 300).tolist() == [1, 2, 3]

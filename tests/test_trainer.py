@@ -567,3 +567,19 @@ def test_bar_is_shown_on_a_terminal_and_nowhere_else(tmp_path):
     output, _ = shown.communicate(timeout=60)
     assert shown.returncode == 0 and output == "started\n"
     assert re.search(rb"epoch 2/2.*loss \d\.\d+, lr \d", text) and b"32" in text
+
+
+def test_rows_that_the_loss_ignores_do_not_count(rng):
+    x, y = rng.normal(size=(12, 2)).astype(np.float32), rng.integers(0, 3, 12)
+    padded_x, padded_y = np.concatenate([x, x[:5]]), np.concatenate([y, np.full(5, 7)])
+    order = rng.permutation(17)
+    for loss, ignored in ((nn.CrossEntropyLoss(ignore_index=7), 7), ("cross_entropy", -100)):
+        trainer = smelt.Trainer(nn.Linear(2, 3), loss=loss, metrics=["accuracy", "confusion_matrix"])
+        labels = np.where(padded_y == 7, ignored, padded_y)
+        want = trainer.evaluate((x, y), batch_size=4)
+        got = trainer.evaluate((padded_x[order], labels[order]), batch_size=4)
+        assert got["loss"] == pytest.approx(want["loss"], rel=12 * 2.0**-23)  # other batches: other sums of 12 terms
+        assert got["accuracy"] == want["accuracy"]
+        np.testing.assert_array_equal(got["confusion_matrix"], want["confusion_matrix"])
+        right = 12 * trainer.fit((padded_x, labels), epochs=1, batch_size=17).rows[-1]["train_accuracy"]
+        assert right == pytest.approx(round(right))

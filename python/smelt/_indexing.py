@@ -65,60 +65,103 @@ def _expand_key(x: Tensor, key: Any) -> list[Any]:
     return expanded
 
 
-def _is_array(item: Any) -> bool:
-    return isinstance(item, Tensor)
-
-
 def _is_flag(item: Any) -> bool:
     return isinstance(item, Tensor) and item.dtype == "bool"
 
 
-def get_item(x: Tensor, key: Any) -> Tensor:
-    items = _expand_key(x, key)
-    # Integers beside arrays broadcast with them.
-    items = [
+def _items(x: Tensor, key: Any) -> list[Any]:
+    """An item for each axis of x, and None: slices and index tensors, with which integers broadcast."""
+    return [
         item if item is None or isinstance(item, (slice, Tensor)) else _core.full([], index_of(item), "int64", x.device)
-        for item in items
+        for item in _expand_key(x, key)
     ]
-    arrays = [i for i, item in enumerate(items) if _is_array(item)]
+
+
+def _positions(item: Tensor, extent: int) -> Tensor:
+    """An index tensor or flag as positions in [0, extent)."""
+    given = _core.nonzero(item) if _is_flag(item) else item
+    if given.dtype.is_floating:
+        raise IndexError(f"index: arrays must be integers or bool, got {given.dtype}")
+    own = _core.cast(given, "int64")
+    wrapped = _core.where(own < 0, own + extent, own)
+    bad = (wrapped < 0) | (wrapped >= extent)
+    if wrapped.size and bool(_core.any(bad, None, False)):
+        first = _core.take(_core.reshape(own, [own.size]), _core.nonzero(bad), 0)
+        raise IndexError(f"index: must be in [{-extent}, {extent}), got {int(first[0])}")
+    return wrapped
+
+
+def _add(a: Tensor | None, b: Tensor) -> Tensor:
+    if a is None:
+        return b
+    try:
+        np.broadcast_shapes(a.shape, b.shape)
+    except ValueError:
+        raise IndexError(f"index: arrays must have shapes that broadcast, got {a.shape} and {b.shape}") from None
+    return a + b
+
+
+def _permuted(x: Tensor, order: list[int]) -> Tensor:
+    return x if order == sorted(order) else _core.permute(x, order)
+
+
+def get_item(x: Tensor, key: Any) -> Tensor:
+    items = _items(x, key)
+    arrays = [i for i, item in enumerate(items) if isinstance(item, Tensor)]
     together = arrays[-1] - arrays[0] + 1 == len(arrays)
-    basic = tuple(None if _is_flag(item) else slice(None) if _is_array(item) else item for item in items)
+    basic = tuple(None if _is_flag(item) else slice(None) if isinstance(item, Tensor) else item for item in items)
     part = x[basic]
     shape = part.shape
     # The arrays' axes to the front, as one; then rows are taken.
     others = [i for i in range(part.ndim) if i not in arrays]
-    moved = _core.permute(part, [*arrays, *others])
-    extents = [shape[i] for i in arrays]
-    rest = [shape[i] for i in others]
+    moved = _permuted(part, [*arrays, *others])
     index: Tensor | None = None
-    for extent, i in zip(extents, arrays):
-        given = _core.nonzero(items[i]) if _is_flag(items[i]) else items[i]
-        if given.dtype.is_floating:
-            raise IndexError(f"index: arrays must be integers or bool, got {given.dtype}")
-        own = _core.cast(given, "int64")
-        wrapped = _core.where(own < 0, own + extent, own)
-        bad = (wrapped < 0) | (wrapped >= extent)
-        if wrapped.size and bool(_core.any(bad, None, False)):
-            first = _core.take(_core.reshape(own, [own.size]), _core.nonzero(bad), 0)
-            raise IndexError(f"index: must be in [{-extent}, {extent}), got {int(first[0])}")
-        if index is not None:
-            try:
-                np.broadcast_shapes(index.shape, wrapped.shape)
-            except ValueError:
-                raise IndexError(
-                    f"index: arrays must have shapes that broadcast, got {index.shape} and {wrapped.shape}"
-                ) from None
-        index = wrapped if index is None else index * extent + wrapped
+    for i in arrays:
+        index = _add(None if index is None else index * shape[i], _positions(items[i], shape[i]))
     assert index is not None
-    flat = _core.reshape(moved, [math.prod(extents), *rest])
+    flat = _core.reshape(moved, [math.prod(shape[i] for i in arrays), *(shape[i] for i in others)])
     out = _core.take(flat, index, 0)
     if not together or arrays[0] == 0:
         return out
     # Arrays that stand side by side leave their axes where they were.
     count = index.ndim
     before = sum(1 for i in others if i < arrays[0])
-    order = [*range(count, count + before), *range(count), *range(count + before, out.ndim)]
-    return _core.permute(out, order)
+    return _permuted(out, [*range(count, count + before), *range(count), *range(count + before, out.ndim)])
+
+
+def _offsets(x: Tensor, items: list[Any]) -> Tensor:
+    """Where the elements of x[items] lie in x's memory."""
+    stride, axis = x.size, 0
+    arrays: Tensor | None = None
+    others: list[Tensor] = []
+    first = last = -1  # of the arrays
+    before = 0  # others before the first array
+    for i, item in enumerate(items):
+        extent = 1
+        if item is not None and not _is_flag(item):
+            extent = x.shape[axis]
+            stride = stride // extent if extent else 0
+            axis += 1
+        if isinstance(item, Tensor):
+            positions = _positions(item, extent)
+            arrays = _add(arrays, positions * (0 if _is_flag(item) else stride))
+            if first < 0:
+                first, before = i, len(others)
+            elif i != last + 1:
+                before = 0  # not side by side: their axes come first
+            last = i
+        elif item is None:
+            others.append(_core.full([1], 0, "int64", x.device))
+        else:
+            steps = range(*item.indices(extent))
+            others.append(_core.arange(steps.start * stride, steps.step * stride, len(steps), "int64", x.device))
+    assert arrays is not None
+    tail = len(others) - before
+    out = _core.reshape(arrays, [*(1,) * before, *arrays.shape, *(1,) * tail])
+    for j, other in enumerate(others):
+        behind = len(others) - 1 - j + (arrays.ndim if j < before else 0)
+        out = out + _core.reshape(other, [other.size, *(1,) * behind])
+    return out
 
 
 def set_item(x: Tensor, key: Any, value: Any) -> None:
@@ -126,8 +169,7 @@ def set_item(x: Tensor, key: Any, value: Any) -> None:
         raise RuntimeError("assign: a tensor that requires a gradient is written under smelt.no_grad() only")
     if not _core.contiguous(x)._same_memory(x):
         raise ValueError("assign: a transposed view cannot be written; write to the tensor itself")
-    positions = _core.reshape(_core.arange(0, 1, x.size, "int64", x.device), list(x.shape))
-    index = get_item(positions, key)
+    index = _offsets(x, _items(x, key))
     given = _core.cast(value._detach(), x.dtype) if isinstance(value, Tensor) else tensor(value, x.dtype)
     values = _core.expand(given, list(index.shape))
     flat = _core.reshape(x._detach(), [x.size])

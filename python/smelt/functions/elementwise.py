@@ -7,6 +7,8 @@ within as many units of their larger part: 3 * 2^-24 |x| for gelu, which cancels
 
 from __future__ import annotations
 
+import numpy as np
+
 from .. import _core
 from ._types import Number, Tensor, TensorLike
 
@@ -498,7 +500,7 @@ def clip(x: Tensor, low: Number | None = None, high: Number | None = None) -> Te
         high: the upper bound, None for none.
 
     Returns:
-        Tensor of the shape and dtype of ``x``.
+        Tensor of the shape and dtype of ``x``; float32 when ``x`` has integers and a bound is a float.
 
     Raises:
         ValueError: both bounds are None.
@@ -509,6 +511,8 @@ def clip(x: Tensor, low: Number | None = None, high: Number | None = None) -> Te
     """
     if low is None and high is None:
         raise ValueError("clip: needs at least one bound, got low=None and high=None")
+    if not x.dtype.is_floating and any(isinstance(b, (float, np.floating)) for b in (low, high)):
+        x = x.float()
     whole = not x.dtype.is_floating
     if low is None:
         low = -(2**63) if whole else -float("inf")

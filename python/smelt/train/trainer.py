@@ -281,12 +281,24 @@ class Trainer:
             with no_grad():
                 for x, y in self._loader(dataset, batch_size, shuffle=False):
                     loss, outputs = self._forward(x, y)
-                    mean.add(loss.item(), len(outputs))
-                    for metric in self.metrics:
-                        metric.update(outputs, y)
+                    self._score(mean, loss.item(), outputs, y)
         finally:
             self.model.train(was_training)
         return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
+
+    def _score(self, mean: metrics.Loss, value: float, outputs: Tensor, y: Any) -> None:
+        """Adds a batch to the mean loss and the metrics; rows whose label the loss ignores do not count."""
+        ignored = -100 if self.loss is losses.cross_entropy else getattr(self.loss, "ignore_index", None)
+        labels = np.asarray(y.numpy() if isinstance(y, Tensor) else y)
+        counted = labels != ignored if ignored is not None else np.ones(0, bool)
+        scores: Any = outputs
+        if not counted.all():
+            scores, labels = outputs.numpy()[counted], labels[counted]
+            mean.add(value if len(labels) else 0.0, len(labels))
+        else:
+            mean.add(value, len(outputs))
+        for metric in self.metrics:
+            metric.update(scores, labels)
 
     def predict(self, x: Any, batch_size: int = 256) -> Tensor:
         """The model's outputs for inputs, in evaluation mode.
@@ -407,9 +419,7 @@ class _Run:
             group.__dict__["lr"] = base * factor
         _, outputs, value = trainer._step(x, y, self.loader.rows)
         self.taken += 1
-        self.mean.add(value, len(outputs))
-        for metric in trainer.metrics:
-            metric.update(outputs, y)
+        trainer._score(self.mean, value, outputs, y)
         progress.step(value, trainer.optimizer.lr)
         for callback in self.callbacks:
             callback.on_step_end(trainer, self.taken, value)

@@ -10,11 +10,12 @@ shift 2
 build=build/sanitize-${sanitizers%%,*}
 version=$("$python" -c 'import importlib.metadata as m; print(m.version("smelt"))')
 
-"$python" -m pip install --quiet --disable-pip-version-check "pybind11>=3.0"
-cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSMELT_SANITIZE="$sanitizers" \
+"$python" -m pip install --quiet --disable-pip-version-check "pybind11>=3.0" "cmake>=3.25" ninja
+cmake=${python%/*}/cmake
+"$cmake" -G Ninja -S . -B "$build" -DCMAKE_MAKE_PROGRAM="${python%/*}/ninja" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSMELT_SANITIZE="$sanitizers" \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
   -DSKBUILD_PROJECT_VERSION="$version" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
-cmake --build "$build" --parallel "$(nproc)" >>"$build.log" 2>&1 || { tail -n 50 "$build.log"; exit 1; }
+"$cmake" --build "$build" >>"$build.log" 2>&1 || { tail -n 50 "$build.log"; exit 1; }
 
 # The package beside the sanitized module.
 rm -rf "$build/package" && mkdir -p "$build/package"
@@ -26,10 +27,11 @@ export PYTHONPATH="$PWD/$build/package:$PWD" PYTHONMALLOC=malloc OPENBLAS_NUM_TH
 if [ "$sanitizers" = thread ]; then
   export LD_PRELOAD="$(gcc -print-file-name=libtsan.so)"
   export TSAN_OPTIONS="halt_on_error=1:suppressions=$PWD/tools/tsan.supp"
-  tests=${*:-tests/test_thread_pool.py -k "not fork and not spawn"}
+  tests=(tests/test_thread_pool.py -k "not fork and not spawn")
 else
   export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so.6)"
   export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-  tests=${*:-tests/test_cases.py tests/test_indexing.py tests/test_optim.py}
+  tests=(tests/test_cases.py tests/test_indexing.py tests/test_optim.py)
 fi
-exec "$python" -m pytest -p no:cacheprovider $tests
+if [ $# -gt 0 ]; then tests=("$@"); fi
+exec "$python" -m pytest -p no:cacheprovider "${tests[@]}"

@@ -1,10 +1,9 @@
 """Modules: layers, containers, losses and initial values."""
 
 from . import init
+from .activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from .containers import Identity, ModuleList, Sequential
 from .layers import (
-    ELU,
-    GELU,
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool1d,
@@ -19,17 +18,9 @@ from .layers import (
     GlobalAvgPool2d,
     GlobalMaxPool2d,
     LayerNorm,
-    LeakyReLU,
     Linear,
-    LogSoftmax,
     MaxPool1d,
     MaxPool2d,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
 )
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss
 from .module import Module, Parameter, freeze, unfreeze

@@ -34,4 +34,4 @@ else
   tests=(tests/test_cases.py tests/test_indexing.py tests/test_optim.py)
 fi
 if [ $# -gt 0 ]; then tests=("$@"); fi
-exec "$python" -m pytest -p no:cacheprovider "${tests[@]}"
+exec "$python" -m pytest -p no:cacheprovider --capture=sys "${tests[@]}"

@@ -74,7 +74,8 @@ inline double normal(uint32_t first, uint32_t second, bool sine) {
 inline int64_t integer_in(uint32_t bits, uint32_t extra, int64_t low, int64_t high) {
   const uint64_t range = static_cast<uint64_t>(high) - static_cast<uint64_t>(low);
   const uint64_t wide = static_cast<uint64_t>(bits) << 32 | extra;
-  return low + static_cast<int64_t>(static_cast<uint64_t>((static_cast<unsigned __int128>(wide) * range) >> 64));
+  const auto above = static_cast<uint64_t>((static_cast<unsigned __int128>(wide) * range) >> 64);
+  return static_cast<int64_t>(static_cast<uint64_t>(low) + above);
 }
 
 template <class S>

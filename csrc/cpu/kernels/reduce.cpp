@@ -242,7 +242,7 @@ Status reduce(const ReduceArgs& a, Context& context) noexcept {
 
 // --------------------------------------------------------------------------------------------------------- cumsum
 
-// Sums run in double, or int64.
+// Sums run in double; those of integers in uint64_t, which wraps.
 template <class S, class Acc>
 void cumsum_run(const CumsumArgs& a, Context& context) {
   constexpr int64_t kWide = 64;
@@ -262,7 +262,7 @@ void cumsum_run(const CumsumArgs& a, Context& context) {
                        if constexpr (__is_same(Acc, double))
                          y[j] = to_storage<S>(static_cast<Compute<S>>(a.accumulate ? acc[j] + from_storage(y[j]) : acc[j]));
                        else
-                         y[j] = acc[j];
+                         y[j] = static_cast<S>(acc[j]);
                      }
                    }
                  }
@@ -271,7 +271,7 @@ void cumsum_run(const CumsumArgs& a, Context& context) {
 
 Status cumsum(const CumsumArgs& a, Context& context) noexcept {
   if (a.dtype == DType::int64)
-    cumsum_run<int64_t, int64_t>(a, context);
+    cumsum_run<int64_t, uint64_t>(a, context);
   else
     with_floating(a.dtype, [&]<class S>(S) { cumsum_run<S, double>(a, context); });
   return Status::ok;

@@ -25,8 +25,8 @@ void unary_floating(const UnaryArgs& args, Context& context) {
 template <class T>
 T integer_op(UnaryOp op, T x, Scalar a, Scalar b) {
   switch (op) {
-    case UnaryOp::neg: return static_cast<T>(T{0} - x);
-    case UnaryOp::abs: return x < 0 ? static_cast<T>(T{0} - x) : x;
+    case UnaryOp::neg: return static_cast<T>(-static_cast<uint64_t>(x));  // wraps, as unsigned numbers do
+    case UnaryOp::abs: return x < 0 ? static_cast<T>(-static_cast<uint64_t>(x)) : x;
     case UnaryOp::sign: return static_cast<T>((x > 0) - (x < 0));
     case UnaryOp::square: return static_cast<T>(static_cast<uint64_t>(x) * static_cast<uint64_t>(x));
     case UnaryOp::relu: return x > 0 ? x : T{0};

@@ -597,3 +597,32 @@ def test_hooks_and_stamps_together():
         assert a.grad.tolist() == [6, 6]
         optimizer.step()
     assert a.tolist() == [-11, -11]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_hook_may_remove_itself(count):
+    x = smelt.tensor([1.0], requires_grad=True)
+    y = x * 2
+    called, handles = [], []
+    for i in range(count):
+        handles.append(y.register_hook(lambda g, i=i: (called.append(i), handles[i].remove())[0]))
+    y.sum().backward()
+    assert called == list(range(count)) and x.grad.tolist() == [2.0]
+
+
+def test_gradients_never_go_into_arrays_of_the_caller():
+    array = np.ones(3, np.float32)
+    x = smelt.tensor([1.0, 1.0, 1.0], requires_grad=True)
+    z = x * 3
+    older = z * 5
+    y = z + smelt.zeros(3)
+    y.register_hook(lambda g: smelt.from_numpy(array))
+    (y.sum() + older.sum()).backward()
+    assert array.tolist() == [1, 1, 1] and x.grad.tolist() == [18, 18, 18]
+
+
+def test_a_hook_on_a_leaf_that_is_the_root():
+    x = smelt.tensor(2.0, requires_grad=True)
+    x.register_hook(lambda g: g * 10)
+    x.backward()
+    assert x.grad.item() == 10

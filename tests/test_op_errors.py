@@ -1,5 +1,6 @@
 """Wrong input of convolution, pooling, normalisation, indexing and shape ops: one error that names op and values."""
 
+import numpy as np
 import pytest
 
 import smelt
@@ -20,10 +21,10 @@ CASES = [
     (ValueError, r"conv2d: kernel reaches over 5 rows, the padded input has 4",
      lambda: smelt.conv2d(IMAGE, ONES(8, 5, 3, 3))),
     (ValueError, r"conv2d: kernel reaches over 7 columns", lambda: smelt.conv2d(IMAGE, KERNEL, dilation=(1, 3))),
-    (ValueError, r"conv2d: stride must be at least 1, got 0", lambda: smelt.conv2d(IMAGE, KERNEL, stride=0)),
+    (ValueError, r"conv2d: stride must be from 1 to 2147483647, got 0", lambda: smelt.conv2d(IMAGE, KERNEL, stride=0)),
     (ValueError, r"conv2d: stride: needs one number or a pair, got \(1, 2, 3\)",
      lambda: smelt.conv2d(IMAGE, KERNEL, stride=(1, 2, 3))),
-    (ValueError, r"conv2d: padding must not be negative, got -1", lambda: smelt.conv2d(IMAGE, KERNEL, padding=-1)),
+    (ValueError, r"conv2d: padding must be from 0 to 2147483647, got -1", lambda: smelt.conv2d(IMAGE, KERNEL, padding=-1)),
     (ValueError, r"conv2d: padding must be .*'same'.*got 'full'", lambda: smelt.conv2d(IMAGE, KERNEL, padding="full")),
     (ValueError, r"conv2d: padding: needs one number or a pair, got 1.5",
      lambda: smelt.conv2d(IMAGE, KERNEL, padding=1.5)),
@@ -44,8 +45,8 @@ CASES = [
     (RuntimeError, r"max_pool2d: no cpu kernel", lambda: smelt.max_pool2d(HALF, 2)),
     (RuntimeError, r"layer_norm: no cpu kernel", lambda: smelt.layer_norm(HALF)),
     (ValueError, r"max_pool2d: kernel has 5 rows, the padded input has 4", lambda: smelt.max_pool2d(IMAGE, 5)),
-    (ValueError, r"max_pool2d: kernel_size must be at least 1, got 0", lambda: smelt.max_pool2d(IMAGE, 0)),
-    (ValueError, r"avg_pool2d: stride must be at least 1, got 0", lambda: smelt.avg_pool2d(IMAGE, 2, 0)),
+    (ValueError, r"max_pool2d: kernel_size must be from 1 to 2147483647, got 0", lambda: smelt.max_pool2d(IMAGE, 0)),
+    (ValueError, r"avg_pool2d: stride must be from 1 to 2147483647, got 0", lambda: smelt.avg_pool2d(IMAGE, 2, 0)),
     (ValueError, r"max_pool2d: padding must be from 0 to half the kernel, got 2 for kernel 2",
      lambda: smelt.max_pool2d(IMAGE, 2, padding=2)),
     (ValueError, r"max_pool2d: images must have at least one pixel",
@@ -108,3 +109,37 @@ CASES = [
 def test_one_clear_error(kind, message, call):
     with pytest.raises(kind, match=message):
         call()
+
+
+HUGE = 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: smelt.zeros(0).reshape(1 << 32, 1 << 32),
+        lambda: smelt.zeros(4).reshape((1 << 62) + 1, 4),
+        lambda: smelt.zeros(4).reshape(1 << 62, 1 << 2, -1),
+        lambda: smelt.pad(smelt.ones(1000), [(HUGE, 9)]),
+        lambda: smelt.pad(smelt.ones(2), [(1 << 62, 1 << 62)]),
+        lambda: smelt.concat([smelt.zeros(0, 1 << 62), smelt.zeros(0, 1 << 62)], 1),
+        lambda: smelt.conv2d(IMAGE, KERNEL, dilation=1 << 62),
+        lambda: smelt.conv2d(IMAGE, KERNEL, stride=HUGE, padding="same"),
+        lambda: smelt.conv2d(IMAGE, KERNEL, padding=1 << 62),
+        lambda: smelt.max_pool2d(IMAGE, 2, HUGE),
+        lambda: smelt.avg_pool2d(IMAGE, HUGE),
+    ],
+)
+def test_extents_beyond_64_bits_are_errors(call):
+    with pytest.raises((ValueError, MemoryError), match=r"^\w+: "):
+        call()
+
+
+def test_arrays_go_where_tensors_go():
+    a = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(smelt.relu(a - 2).numpy(), np.maximum(a - 2, 0))
+    np.testing.assert_array_equal(smelt.concat([a, a]).numpy(), np.concatenate([a, a]))
+    loss = smelt.losses.cross_entropy(smelt.from_numpy(a), np.array([0, 2]))
+    assert loss.item() == smelt.losses.cross_entropy(smelt.from_numpy(a), smelt.tensor([0, 2])).item()
+    with pytest.raises(TypeError, match="linear: input is float64, weight is float32"):
+        smelt.linear(np.ones((1, 3)), smelt.ones(2, 3))

@@ -8,6 +8,7 @@ import pytest
 
 import smelt
 from smelt import nn, optim
+from tests.processes import python
 
 SHAPES = [(1,), (7, 11), (63,), (0, 3), (64,), (65,), (130, 127)]
 UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
@@ -322,9 +323,9 @@ def test_a_parameter_belongs_to_one_optimizer():
     m = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     opt = optim.SGD(m[0].parameters(), lr=0.1)
     other = optim.AdamW(m[1].parameters())  # other parameters of one model: fine
-    with pytest.raises(ValueError, match=r"^optimizer: parameter '0.weight' already belongs to another optimizer$"):
+    with pytest.raises(ValueError, match=r"parameter '0.weight' already belongs to another optimizer; call release"):
         optim.SGD(m.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match=r"^optimizer: parameter '1.bias' already belongs to another optimizer$"):
+    with pytest.raises(ValueError, match=r"parameter '1.bias' already belongs to another optimizer; call release"):
         opt.add_group([m[1].bias])
     m(smelt.ones(1, 2)).sum().backward()
     opt.step()
@@ -624,3 +625,77 @@ def test_a_state_that_does_not_fit_changes_nothing(rng):
 def test_repr():
     p = nn.Parameter(smelt.ones(2))
     assert repr(optim.SGD([p], lr=0.1, momentum=0.5)) == "SGD(lr=0.1, momentum=0.5, weight_decay=0.0)"
+
+
+def test_release():
+    m = nn.Linear(2, 1)
+    old = optim.Adam(m.parameters(), lr=0.1)
+    m(smelt.ones(1, 2)).sum().backward()
+    old.step()
+    weight = m.weight.detach().numpy().copy()
+    old.release()
+    new = optim.SGD(m.parameters(), lr=0.1)
+    np.testing.assert_array_equal(m.weight.detach().numpy(), weight)
+    m(smelt.ones(1, 2)).sum().backward()
+    new.step()
+    np.testing.assert_allclose(m.weight.detach().numpy(), weight - np.float32(0.1), rtol=2.0**-22)
+    with pytest.raises(RuntimeError, match=r"optimizer: release\(\) was called"):
+        old.step()
+
+
+def test_one_memory_has_one_optimizer():
+    p = nn.Parameter(smelt.ones(3))
+    q = nn.Parameter(p.detach())
+    first = optim.SGD([p], lr=0.1)
+    with pytest.raises(ValueError, match="shares its memory with a parameter of another optimizer"):
+        optim.SGD([q], lr=0.1)
+    first.release()
+    optim.SGD([q], lr=0.1)
+
+
+def test_views_of_frozen_parameters_do_not_matter():
+    m = nn.Linear(2, 2)
+    m.weight.requires_grad = False
+    view = m.weight.numpy()
+    opt = optim.SGD(m.parameters(), lr=0.1)
+    m(smelt.ones(1, 2)).sum().backward()
+    opt.step()
+    m.weight.requires_grad = True  # now it would move
+    m(smelt.ones(1, 2)).sum().backward()
+    with pytest.raises(RuntimeError, match="'weight' is moved into a flat buffer now, but 1 NumPy"):
+        opt.step()
+    del view
+    opt.step()
+
+
+def test_no_memory_to_pack_leaves_everything_as_it_was():
+    done = python("""
+import resource
+import numpy as np, smelt
+from smelt import nn, optim
+a, b = nn.Parameter(smelt.ones(1 << 20)), nn.Parameter(smelt.ones(1 << 20))
+opt = optim.AdamW([a, b], lr=0.1)
+b.requires_grad = False
+(a * 1).sum().backward()
+opt.step()
+b.requires_grad = True
+((a * 1).sum() + (b * 1).sum()).backward()
+smelt.empty_cache()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limits = resource.getrlimit(resource.RLIMIT_AS)
+for extra in range(1, 60, 4):
+    resource.setrlimit(resource.RLIMIT_AS, (used + (extra << 20), limits[1]))
+    try:
+        opt.step()
+        break
+    except MemoryError as error:
+        assert "optimizer: cannot allocate" in str(error), error
+        failed = True
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+        smelt.empty_cache()
+assert failed
+assert np.isfinite(a.detach().numpy()).all() and (b.detach().numpy() != 1).all()
+print("ok")
+""")
+    assert done.strip() == "ok"

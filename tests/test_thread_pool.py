@@ -169,15 +169,6 @@ def test_the_pool_works_on_after_an_error():
     assert work() == expected
 
 
-def test_float_modes_of_the_caller_neither_matter_nor_change():
-    """Subnormal numbers survive kernels on every thread."""
-    smelt.set_num_threads(4)
-    tiny = np.full(N, 1e-40, np.float32)
-    assert (tiny != 0).all()
-    np.testing.assert_array_equal((smelt.from_numpy(tiny) * 1.0).numpy(), tiny)
-    np.testing.assert_array_equal(smelt.from_numpy(tiny).abs().numpy(), np.abs(tiny))
-
-
 def test_default_number_obeys_variable_and_affinity():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import smelt; print(smelt.get_num_threads())"
     assert python(code, SMELT_NUM_THREADS="7") == "7\n"

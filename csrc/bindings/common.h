@@ -48,7 +48,11 @@ namespace pybind11::detail {
 template <>
 struct type_caster<smelt::Tensor> {
   PYBIND11_TYPE_CASTER(smelt::Tensor, const_name("Tensor"));
-  bool load(handle source, bool) {
+  bool load(handle source, bool convert) {
+    if (convert && isinstance<array>(source)) {  // a NumPy array goes where a tensor goes, and shares its memory
+      value = smelt::bindings::from_array(reinterpret_borrow<array>(source), "tensor", {});
+      return true;
+    }
     type_caster_base<smelt::TensorImpl> caster;
     if (source.is_none() || !caster.load(source, false)) return false;
     value = smelt::Tensor(smelt::Ref<smelt::TensorImpl>(static_cast<smelt::TensorImpl*>(caster)));

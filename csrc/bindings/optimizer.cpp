@@ -18,6 +18,7 @@ void register_optimizer(py::module_& m) {
            [](Optimizer& o, int index, double lr, double weight_decay, double eps, double beta1, double beta2) {
              o.group(index) = {.lr = lr, .weight_decay = weight_decay, .eps = eps, .beta1 = beta1, .beta2 = beta2};
            })
+      .def("release", &Optimizer::let_go)
       .def("step", &Optimizer::step)
       .def("zero_grad", &Optimizer::zero_grad)
       .def("pack", &Optimizer::pack)

@@ -29,7 +29,7 @@ struct Context {
   void* workspace = nullptr;  // as many bytes as the candidate's `workspace` asked for, 64-byte aligned
   int threads = 1;            // most threads that `parallel` uses
   // Runs body(arg, chunk, thread) for every chunk in [0, chunks), thread in [0, threads).
-  void (*parallel)(int64_t chunks, void (*body)(void* arg, int64_t chunk, int thread), void* arg) = nullptr;
+  void (*parallel)(int threads, int64_t chunks, void (*body)(void* arg, int64_t chunk, int thread), void* arg) = nullptr;
   void* stream = nullptr;
   int64_t detail[2] = {};  // with Status::index_out_of_range: position and value
 };
@@ -581,7 +581,7 @@ struct CrossEntropyArgs {
   const int64_t* labels;  // (rows), in [0, classes) or ignore_index
   const void* weight;     // (classes) or null
   void* loss;             // (rows) for Reduction::none, else (1)
-  void* lse;              // (rows) out: log of the sum of exp(logits)
+  void* lse;              // (rows, 2) out: the largest logit, and log of the sum of exp(logit - largest)
   void* total_weight;     // (1) out: the divisor of Reduction::mean
   int64_t rows, classes, ignore_index;
   double label_smoothing;
@@ -600,7 +600,7 @@ struct CrossEntropyBackwardArgs {
   const void* logits;        // (rows, classes)
   const int64_t* labels;     // (rows)
   const void* weight;        // (classes) or null
-  const void* lse;           // (rows)
+  const void* lse;           // (rows, 2)
   const void* total_weight;  // (1)
   const void* dloss;         // (rows) for Reduction::none, else (1)
   void* dlogits;             // (rows, classes)

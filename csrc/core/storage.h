@@ -18,6 +18,10 @@ class Storage final : public RefCounted {
   char* data() const { return data_; }
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  bool owned() const { return owned_; }  // memory of its own: not somebody else's, not a part of a flat buffer
+  // The optimizer whose flat buffer holds or will hold this memory.
+  const void* optimizer() const { return optimizer_; }
+  void set_optimizer(const void* optimizer) { optimizer_ = optimizer; }
 
   // Counts the writes after which a value that backward saved is no longer the one it saved.
   uint64_t version() const { return version_.load(std::memory_order_relaxed) + (base_ ? base_->version() : 0); }
@@ -46,6 +50,7 @@ class Storage final : public RefCounted {
   std::atomic<uint64_t> version_{0};
   std::atomic<int> exports_{0};
   Ref<Storage> base_;
+  const void* optimizer_ = nullptr;
   std::function<void()> done_;
 };
 

@@ -54,8 +54,9 @@ class Pool {
     size_.store(n, std::memory_order_relaxed);
   }
 
-  void run(int64_t chunks, void (*body)(void*, int64_t, int), void* arg) {
-    if (chunks <= 1 || size() == 1 || inside_ || !region_.try_lock()) {
+  // The pool may have been resized since the caller chose `threads`: helpers from that number on stay outside.
+  void run(int threads, int64_t chunks, void (*body)(void*, int64_t, int), void* arg) {
+    if (chunks <= 1 || threads == 1 || size() == 1 || inside_ || !region_.try_lock()) {
       for (int64_t chunk = 0; chunk < chunks; ++chunk) body(arg, chunk, 0);
       return;
     }
@@ -69,6 +70,7 @@ class Pool {
     body_ = body;
     arg_ = arg;
     chunks_ = chunks;
+    threads_ = threads;
     next_chunk_.store(0, std::memory_order_relaxed);
     const uint64_t number = (++number_ & 0x7fffffffu) << 32;
     state_.store(number, std::memory_order_release);  // open
@@ -132,7 +134,7 @@ class Pool {
       uint64_t state = state_.load(std::memory_order_acquire);
       while (!(state & kClosed)) {
         if (!state_.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel)) continue;
-        claim(thread);
+        if (thread < threads_) claim(thread);
         state_.fetch_sub(1, std::memory_order_release);
         break;
       }
@@ -182,6 +184,7 @@ class Pool {
   void (*body_)(void*, int64_t, int) = nullptr;
   void* arg_ = nullptr;
   int64_t chunks_ = 0;
+  int threads_ = 1;
   alignas(64) std::atomic<uint64_t> state_{kClosed};
   alignas(64) std::atomic<int64_t> next_chunk_{0};
   alignas(64) std::atomic<uint32_t> generation_{0};
@@ -237,6 +240,8 @@ void set_num_threads(int n) {
   pool().resize(n);
 }
 
-void parallel(int64_t chunks, void (*body)(void*, int64_t, int), void* arg) { pool().run(chunks, body, arg); }
+void parallel(int threads, int64_t chunks, void (*body)(void*, int64_t, int), void* arg) {
+  pool().run(threads, chunks, body, arg);
+}
 
 }  // namespace smelt

@@ -10,8 +10,8 @@ int num_threads();
 void set_num_threads(int n);  // ValueError unless 1 <= n <= 256
 int default_num_threads();    // SMELT_NUM_THREADS, else the affinity mask and the cgroup's CPU quota
 
-// Runs body(arg, chunk, thread) for every chunk in [0, chunks); thread is in [0, num_threads()) and no two bodies
-// with one thread number run at once. The result must not depend on which thread runs a chunk.
-void parallel(int64_t chunks, void (*body)(void* arg, int64_t chunk, int thread), void* arg);
+// Runs body(arg, chunk, thread) for every chunk in [0, chunks); thread is in [0, threads) and no two bodies with one
+// thread number run at once. The result must not depend on which thread runs a chunk.
+void parallel(int threads, int64_t chunks, void (*body)(void* arg, int64_t chunk, int thread), void* arg);
 
 }  // namespace smelt

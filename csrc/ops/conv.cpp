@@ -46,6 +46,8 @@ struct ConvNode final : Node {
   Activation activation;
 };
 
+constexpr int64_t kLargest = INT32_MAX;  // of an option: sums and products of two stay within 64 bits
+
 // Output extent of one axis; sets the padding before and after.
 int64_t output_extent(const char* op, const char* axis, int64_t input, int64_t kernel, const Conv2dOptions& o, int i,
                       int64_t* before, int64_t* after) {
@@ -82,9 +84,11 @@ ConvShape conv_shape(const char* op, const Tensor& x, const Tensor& weight, cons
   require_same_dtype(op, "input", x, "weight", weight);
   require_floating(op, "input", x);
   for (int i : {0, 1}) {
-    require(o.stride[i] >= 1, op, "stride must be at least 1, got ", o.stride[i]);
-    require(o.dilation[i] >= 1, op, "dilation must be at least 1, got ", o.dilation[i]);
-    for (int64_t padding : o.padding[i]) require(padding >= 0, op, "padding must not be negative, got ", padding);
+    require(o.stride[i] >= 1 && o.stride[i] <= kLargest, op, "stride must be from 1 to ", kLargest, ", got ", o.stride[i]);
+    require(o.dilation[i] >= 1 && o.dilation[i] <= kLargest, op, "dilation must be from 1 to ", kLargest, ", got ",
+            o.dilation[i]);
+    for (int64_t padding : o.padding[i])
+      require(padding >= 0 && padding <= kLargest, op, "padding must be from 0 to ", kLargest, ", got ", padding);
   }
   ConvShape s{.n = x.shape()[0], .h = x.shape()[1], .w = x.shape()[2], .c = x.shape()[3], .k = weight.shape()[0],
               .r = weight.shape()[1], .s = weight.shape()[2], .p = 0, .q = 0, .stride = {o.stride[0], o.stride[1]},

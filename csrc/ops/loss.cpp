@@ -81,7 +81,7 @@ Tensor cross_entropy(const Tensor& logits_in, const Tensor& labels_in, const Ten
   check_index(labels, 0, classes, "labels", ignore_index);
 
   Tensor loss = empty(result, logits.dtype(), logits.device());
-  Tensor lse = empty(per_row, logits.dtype(), logits.device());
+  Tensor lse = empty(Shape{per_row.numel(), 2}, logits.dtype(), logits.device());
   Tensor total = empty(Shape{}, logits.dtype(), logits.device());
   const CrossEntropyArgs args{.logits = logits.data(), .labels = labels.as<int64_t>(),
                               .weight = weight ? weight.data() : nullptr, .loss = loss.data(), .lse = lse.data(),

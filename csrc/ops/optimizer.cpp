@@ -1,7 +1,9 @@
 #include "ops/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <tuple>
 #include <unordered_set>
 
 #include "ops/common.h"
@@ -19,8 +21,16 @@ int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step;
 Optimizer::Optimizer(OptimizerKind kind, bool momentum, bool nesterov)
     : kind_(kind), momentum_(momentum), nesterov_(nesterov), clock_(make_ref<GradClock>()) {}
 
-Optimizer::~Optimizer() {
-  for (Entry& e : entries_) leaf_grad(e.tensor).owner = nullptr;
+Optimizer::~Optimizer() { let_go(); }
+
+void Optimizer::let_go() {
+  for (Entry& e : entries_) {
+    leaf_grad(e.tensor).owner = nullptr;
+    e.tensor.storage().set_optimizer(nullptr);
+  }
+  entries_.clear();
+  flats_.clear();
+  released_ = true;
 }
 
 std::vector<const char*> Optimizer::state_names() const {
@@ -35,7 +45,11 @@ void Optimizer::add_group(const Group& group, const std::vector<std::pair<std::s
   for (const auto& [name, t] : parameters) {  // nothing is changed before all have been checked
     const LeafGrad& grad = leaf_grad(t);
     require(seen.insert(t.impl()).second && grad.owner != this, "optimizer", "parameter '", name, "' is given twice");
-    require(grad.owner == nullptr, "optimizer", "parameter '", name, "' already belongs to another optimizer");
+    require(grad.owner == nullptr, "optimizer", "parameter '", name, "' already belongs to another optimizer; ",
+            "call release() on that one, or delete it, first");
+    const void* const other = t.storage().optimizer();
+    require(other == nullptr || other == this, "optimizer", "parameter '", name,
+            "' shares its memory with a parameter of another optimizer");
     require_floating("optimizer", cat("parameter '", name, "'").c_str(), t);
     const Tensor& first = entries_.empty() ? parameters[0].second : entries_[0].tensor;
     require(t.device() == first.device(), "optimizer", "all parameters must be on ", first.device(), ", '", name,
@@ -45,6 +59,7 @@ void Optimizer::add_group(const Group& group, const std::vector<std::pair<std::s
   groups_.push_back(group);
   for (const auto& [name, t] : parameters) {
     leaf_grad(t).owner = this;
+    t.storage().set_optimizer(this);
     leaf_grad(t).set_clock(clock_);
     Entry entry;
     entry.name = name;
@@ -75,55 +90,69 @@ void Optimizer::pack() {
   if (layout_generation_ > 0 && layout_is_current()) return;
   for (const Entry& e : entries_) {
     const Storage& s = e.tensor.storage();
-    if (s.exports() > 0)
+    const bool moves = e.tensor.impl()->requires_grad || s.base();
+    if (moves && s.exports() > 0)
       fail(ErrorKind::runtime, "optimizer", "parameter '", e.name, "' is moved into a flat buffer now, but ",
            s.exports(), " NumPy or DLPack view of its memory is alive; delete that view first");
   }
-  // Old buffers stay alive until every parameter has been copied out of them.
-  const std::vector<Flat> old = std::exchange(flats_, {});
-  for (Entry& e : entries_) {
-    e.flat = e.segment = -1;
-    if (!e.tensor.impl()->requires_grad) continue;
-    for (size_t i = 0; i < flats_.size() && e.flat < 0; ++i)
-      if (flats_[i].dtype == e.tensor.dtype()) e.flat = static_cast<int>(i);
-    if (e.flat < 0) {
-      e.flat = static_cast<int>(flats_.size());
-      flats_.emplace_back().dtype = e.tensor.dtype();
-    }
-    Flat& flat = flats_[e.flat];
-    e.segment = static_cast<int>(flat.segments.size());
-    flat.segments.push_back({.offset = flat.size, .length = e.tensor.numel(), .group = e.group, .active = 0});
-    flat.entries.push_back(static_cast<int>(&e - entries_.data()));
-    flat.size += round_up(e.tensor.nbytes(), kSegmentBytes) / dtype_size(flat.dtype);
-  }
+  // Whatever can fail for want of memory comes first; until the exchange below everything is as it was.
   const Device device = entries_.empty() ? Device{} : entries_[0].tensor.device();
-  for (Flat& flat : flats_) {
-    flat.size = round_up(flat.size * dtype_size(flat.dtype), kTotalBytes) / dtype_size(flat.dtype);
-    flat.param = full(Shape{flat.size}, {}, flat.dtype, device);
-    flat.grad = full(Shape{flat.size}, {}, flat.dtype, device);
-    for (size_t i = 0; i < state_names().size(); ++i) flat.state[i] = full(Shape{flat.size}, {}, flat.dtype, device);
-    flat.segment_memory = Storage::allocate(flat.segments.size() * sizeof(Segment), device);
-    for (int entry : flat.entries) place(entries_[entry], flat);
-  }
-  for (Entry& e : entries_)
-    if (e.flat < 0) remove(e);
+  std::vector<std::pair<int, int>> places(entries_.size(), {-1, -1});
+  std::vector<Flat> fresh = lay_out(places, device);
   if (!block_memory_) block_memory_ = Storage::allocate(sizeof(StepBlock), device);
-  norm_memory_ = Storage::allocate((flats_.size() + 1) * sizeof(double), device);
+  const Ref<Storage> norms = Storage::allocate((fresh.size() + 1) * sizeof(double), device);
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    TensorImpl* impl = entries_[i].tensor.impl();
+    if (places[i].first < 0) {
+      remove(entries_[i]);
+    } else if (impl->offset != 0 || impl->storage->bytes() != static_cast<size_t>(entries_[i].tensor.nbytes())) {
+      // A part of a larger tensor gets memory of its own: the larger one stays where it is.
+      impl->storage = copy(entries_[i].tensor).impl()->storage;
+      impl->offset = 0;
+      impl->storage->set_optimizer(this);
+    }
+  }
+
+  const std::vector<Flat> old = std::exchange(flats_, std::move(fresh));  // alive until every parameter has moved
+  norm_memory_ = norms;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    std::tie(entries_[i].flat, entries_[i].segment) = places[i];
+    if (entries_[i].flat >= 0) place(entries_[i], flats_[entries_[i].flat]);
+  }
   const std::vector<double> unknown(flats_.size() + 1, std::numeric_limits<double>::quiet_NaN());
   backend(device).from_host(norm_memory_->data(), unknown.data(), unknown.size() * sizeof(double));
   ++layout_generation_;
 }
 
+// Buffers for the parameters that are not frozen, and the place of each: buffer and segment.
+std::vector<Optimizer::Flat> Optimizer::lay_out(std::vector<std::pair<int, int>>& places, Device device) const {
+  std::vector<Flat> flats;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    const Tensor& t = entries_[i].tensor;
+    if (!t.impl()->requires_grad) continue;
+    const auto found = std::find_if(flats.begin(), flats.end(), [&](const Flat& f) { return f.dtype == t.dtype(); });
+    const auto number = static_cast<int>(found - flats.begin());
+    if (found == flats.end()) flats.emplace_back().dtype = t.dtype();
+    Flat& flat = flats[number];
+    places[i] = {number, static_cast<int>(flat.segments.size())};
+    flat.segments.push_back({.offset = flat.size, .length = t.numel(), .group = entries_[i].group, .active = 0});
+    flat.entries.push_back(static_cast<int>(i));
+    flat.size += round_up(t.nbytes(), kSegmentBytes) / dtype_size(flat.dtype);
+  }
+  for (Flat& flat : flats) {
+    flat.size = round_up(flat.size * dtype_size(flat.dtype), kTotalBytes) / dtype_size(flat.dtype);
+    flat.param = full(Shape{flat.size}, {}, flat.dtype, device);
+    flat.grad = full(Shape{flat.size}, {}, flat.dtype, device);
+    for (size_t i = 0; i < state_names().size(); ++i) flat.state[i] = full(Shape{flat.size}, {}, flat.dtype, device);
+    flat.segment_memory = Storage::allocate(flat.segments.size() * sizeof(Segment), device);
+  }
+  return flats;
+}
+
 void Optimizer::place(Entry& e, Flat& flat) {
   const int64_t offset = flat.segments[e.segment].offset;
-  // The storage moves, so that every tensor that shares it follows. One that is a part of a larger storage gets its own.
+  // The storage moves, so that every tensor that shares it follows.
   TensorImpl* impl = e.tensor.impl();
-  const size_t bytes = static_cast<size_t>(e.tensor.nbytes());
-  if (impl->offset != 0 || impl->storage->bytes() != bytes) {
-    const Tensor own = copy(e.tensor);
-    impl->storage = own.impl()->storage;
-    impl->offset = 0;
-  }
   impl->storage->move_into(flat.param.impl()->storage, static_cast<size_t>(offset * dtype_size(flat.dtype)));
 
   LeafGrad& grad = leaf_grad(e.tensor);
@@ -143,11 +172,13 @@ void Optimizer::place(Entry& e, Flat& flat) {
 
 // A parameter that was frozen: value, gradient and state in memory of their own.
 void Optimizer::remove(Entry& e) {
+  if (e.flat < 0) return;
   if (e.tensor.impl()->storage->base()) e.tensor.impl()->storage->move_out();
   LeafGrad& grad = leaf_grad(e.tensor);
   if (grad.buffer) grad.buffer = copy(grad.buffer);
   for (Tensor& s : e.state)
     if (s) s = copy(s);
+  e.flat = e.segment = -1;
 }
 
 Tensor Optimizer::state(int index, int which) {
@@ -215,6 +246,7 @@ void Optimizer::update(Flat& flat) {
 
 void Optimizer::step(double clip_norm) {
   OpScope scope("optimizer");
+  if (released_) fail(ErrorKind::runtime, "optimizer", "release() was called: it has no parameters any more");
   pack();
   bool any = false;
   for (Flat& flat : flats_) {

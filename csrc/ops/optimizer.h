@@ -25,6 +25,9 @@ class Optimizer final : public RefCounted {
   Group& group(int index);
   int group_count() const { return static_cast<int>(groups_.size()); }
 
+  // Lets go of the parameters: they keep their values, and another optimizer may take them.
+  void let_go();
+
   // One update from the filled gradients; RuntimeError when none is. clip_norm <= 0: no clipping.
   void step(double clip_norm);
   void zero_grad() { clock_->clear(); }
@@ -66,6 +69,7 @@ class Optimizer final : public RefCounted {
   };
 
   bool layout_is_current() const;
+  std::vector<Flat> lay_out(std::vector<std::pair<int, int>>& places, Device device) const;
   void place(Entry& entry, Flat& flat);
   void remove(Entry& entry);
   void write_block();
@@ -81,6 +85,7 @@ class Optimizer final : public RefCounted {
   std::vector<Flat> flats_;
   Ref<Storage> block_memory_, norm_memory_;  // norm: one sum a flat buffer, then the norm itself
   int64_t steps_ = 0, skipped_ = 0, layout_generation_ = 0;
+  bool released_ = false;
 };
 
 }  // namespace smelt

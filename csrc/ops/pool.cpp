@@ -50,8 +50,8 @@ Tensor window_pool(const char* op, const Tensor& x_in, const Pool2dOptions& o, b
     require(shape.h >= 1 && shape.w >= 1, op, "images must have at least one pixel, got shape ", x.shape());
     for (int i : {0, 1}) {
       const int64_t extent = i == 0 ? shape.h : shape.w;
-      require(o.kernel[i] >= 1, op, "kernel_size must be at least 1, got ", o.kernel[i]);
-      require(o.stride[i] >= 1, op, "stride must be at least 1, got ", o.stride[i]);
+      for (const auto& [what, given] : {std::pair{"kernel_size", o.kernel[i]}, std::pair{"stride", o.stride[i]}})
+        require(given >= 1 && given <= INT32_MAX, op, what, " must be from 1 to ", INT32_MAX, ", got ", given);
       require(o.padding[i] >= 0 && o.padding[i] <= o.kernel[i] / 2, op,
               "padding must be from 0 to half the kernel, got ", o.padding[i], " for kernel ", o.kernel[i]);
       const int64_t padded = extent + 2 * o.padding[i];

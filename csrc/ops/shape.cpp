@@ -103,6 +103,13 @@ struct PadNode final : Node {
   std::vector<SliceAxis> axes;
 };
 
+// a + b, extents of one axis.
+int64_t added(const char* op, int64_t a, int64_t b) {
+  int64_t sum = 0;
+  if (__builtin_add_overflow(a, b, &sum)) fail(ErrorKind::memory, op, "extents ", a, " and ", b, " add up beyond 64 bits");
+  return sum;
+}
+
 Tensor identity(const char* op, const Tensor& x, Tensor y) {
   if (needs_grad(x)) attach(make_ref<IdentityNode>(op), {&x}, {&y});
   return y;
@@ -196,18 +203,22 @@ Tensor reshape(const Tensor& x_in, const std::vector<int64_t>& wanted) {
   Shape shape;
   int unknown = -1;
   int64_t known = 1;
+  bool overflow = false;
   for (size_t i = 0; i < wanted.size(); ++i) {
     require(wanted[i] >= -1, "reshape", "extents must be at least 0, or -1 for one of them, got ", wanted[i]);
     require(wanted[i] != -1 || unknown < 0, "reshape", "only one extent may be -1");
     if (wanted[i] == -1)
       unknown = static_cast<int>(i);
     else
-      known *= wanted[i];
+      overflow = __builtin_mul_overflow(known, wanted[i], &known) || overflow;
     shape.push_back(wanted[i]);
   }
   const int64_t numel = x_in.numel();
-  if (unknown >= 0 && known > 0 && numel % known == 0) shape[unknown] = numel / known;
-  require(shape.numel() == numel && (unknown < 0 || known > 0), "reshape", "cannot view ", x_in.shape(), " (", numel,
+  if (!overflow && unknown >= 0 && known > 0 && numel % known == 0) {
+    shape[unknown] = numel / known;
+    known = numel;
+  }
+  require(!overflow && known == numel && (unknown < 0 || shape[unknown] >= 0), "reshape", "cannot view ", x_in.shape(), " (", numel,
           " elements) as ", shape);
   const Tensor x = dense(x_in);
   return identity("reshape", x, alias(x, shape));
@@ -299,7 +310,7 @@ Tensor concat(const std::vector<Tensor>& xs_in, int64_t axis_in) {
     require_same_device("concat", {&xs[0], &x});
     require(x.rank() == rank && x.shape().with(axis, 0) == shape.with(axis, 0), "concat",
             "shapes must agree but for axis ", axis, ", got ", xs[0].shape(), " and ", x.shape());
-    shape[axis] += x.shape()[axis];
+    shape[axis] = added("concat", shape[axis], x.shape()[axis]);
     grad = grad || needs_grad(x);
   }
   Tensor y = empty(shape, dtype, xs[0].device());
@@ -331,7 +342,7 @@ Tensor pad(const Tensor& x_in, const std::vector<std::pair<int64_t, int64_t>>& w
     require(widths[i].first >= 0 && widths[i].second >= 0, "pad", "widths must not be negative, got (",
             widths[i].first, ", ", widths[i].second, ")");
     axes[i] = {widths[i].first, shape[i], 1};
-    shape[i] += widths[i].first + widths[i].second;
+    shape[i] = added("pad", added("pad", shape[i], widths[i].first), widths[i].second);
   }
   Tensor y = full(shape, Scalar{value, static_cast<int64_t>(value)}, x.dtype(), x.device());
   if (x.numel())

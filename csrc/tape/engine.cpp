@@ -57,7 +57,7 @@ std::vector<Ref<Node>> collect(const Ref<Node>& root) {
 }
 
 void run_hooks(Node& node) {
-  for (const auto& [output, hook] : node.hooks) {
+  for (const auto& [output, hook] : std::vector(node.hooks)) {  // a hook may remove itself
     if (!node.grads[output]) continue;
     Tensor replaced = hook.second(node.grads[output]);
     if (replaced) node.grads[output] = replaced;
@@ -102,8 +102,11 @@ GradTarget GradContext::target(int input) {
     pending = empty(input_shape(input), input_dtype(input), device);
     return {pending, false};
   }
-  // Somebody else may hold what is there (an op that passes its gradient on): then the sum gets memory of its own.
-  if (pending.ref()->use_count() > 1 || pending.impl()->storage->use_count() > 1 || pending.transposed())
+  // Somebody else may hold what is there (an op that passes its gradient on, a hook that returns an array): then the
+  // sum gets memory of its own.
+  const Storage& storage = pending.storage();
+  if (pending.ref()->use_count() > 1 || storage.use_count() > 1 || !storage.owned() || storage.exports() > 0 ||
+      pending.transposed())
     pending = copy(pending);
   return {pending, true};
 }
@@ -146,8 +149,9 @@ void backward(const Tensor& root, const Tensor& grad, bool retain_graph) {
   } restore{outer};
 
   const Tensor seed = grad ? grad : full(root.shape(), Scalar{1, 1}, root.dtype(), root.device());
-  if (!root.impl()->grad_fn) {
-    write(leaf_target(root), seed);
+  if (!root.impl()->grad_fn) {  // a leaf
+    hooked.emplace_back(root, seed);
+    finish_hooked_leaves(hooked);
     return;
   }
   std::vector<Ref<Node>> nodes = collect(root.impl()->grad_fn);

@@ -211,6 +211,17 @@ class Optimizer:
         """
         self._core.zero_grad()
 
+    def release(self) -> None:
+        """Lets go of the parameters, so that another optimizer may take them; they keep their values.
+
+        Example:
+            >>> layer = nn.Linear(2, 1)
+            >>> opt = optim.Adam(layer.parameters())
+            >>> opt.release()
+            >>> opt = optim.SGD(layer.parameters(), lr=0.1)
+        """
+        self._core.release()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on besides parameters and gradients.
 

@@ -104,7 +104,7 @@ void parallel_for(Context& context, int64_t n, int64_t grain, const Body& body) 
     int64_t n, pieces;
   } job{&body, n, pieces};
   context.parallel(
-      pieces,
+      context.threads, pieces,
       [](void* arg, int64_t piece, int) {
         const Job& j = *static_cast<Job*>(arg);
         const int64_t size = j.n / j.pieces, extra = j.n % j.pieces;
@@ -122,7 +122,7 @@ void parallel_chunks(Context& context, int64_t chunks, const Body& body) {
     return;
   }
   context.parallel(
-      chunks, [](void* arg, int64_t chunk, int thread) { (*static_cast<const Body*>(arg))(chunk, thread); },
+      context.threads, chunks, [](void* arg, int64_t chunk, int thread) { (*static_cast<const Body*>(arg))(chunk, thread); },
       const_cast<Body*>(&body));
 }
 

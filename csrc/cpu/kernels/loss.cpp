@@ -30,8 +30,10 @@ inline V value(V x, V t, V delta, V pos) {
     const V size = abs(d);
     return select(size <= delta, c<V>(0.5) * d * d, delta * (size - c<V>(0.5) * delta));
   }
-  if constexpr (op == LossOp::bce_with_logits)  // (1 - t) x + (1 + (pos - 1) t) log(1 + e^-x)
-    return fma(c<V>(1) - t, x, fma(pos - c<V>(1), t, c<V>(1)) * softplus(-x));
+  if constexpr (op == LossOp::bce_with_logits) {  // (1 - t) log(1 + e^x) + pos t log(1 + e^-x)
+    const V rest = log1p(exp(-abs(x)));
+    return fma(c<V>(1) - t, max_nan(x, V::zero()) + rest, pos * t * (max_nan(-x, V::zero()) + rest));
+  }
 }
 
 template <LossOp op, class V>
@@ -40,8 +42,11 @@ inline V slope(V x, V t, V delta, V pos) {
   if constexpr (op == LossOp::mse) return d + d;
   if constexpr (op == LossOp::l1) return apply<UnaryOp::sign>(d, d, d);
   if constexpr (op == LossOp::huber) return min_nan(max_nan(d, -delta), delta);
-  if constexpr (op == LossOp::bce_with_logits)  // (1 - t) - (1 + (pos - 1) t) sigmoid(-x)
-    return (c<V>(1) - t) - fma(pos - c<V>(1), t, c<V>(1)) * sigmoid(-x);
+  if constexpr (op == LossOp::bce_with_logits) {  // (1 - t) sigmoid(x) - pos t sigmoid(-x), neither as 1 minus the other
+    const V e = exp(-abs(x)), large = c<V>(1) / (c<V>(1) + e), small = e * large;
+    const auto negative = x < V::zero();
+    return (c<V>(1) - t) * select(negative, small, large) - pos * t * select(negative, large, small);
+  }
 }
 
 // Weights of the positive term for elements i ...: one, or one for each of the last axis.

@@ -1,5 +1,6 @@
-// Batch and layer normalisation. Statistics are (mean, M2) of each chunk of rows, merged in order: the mean of squares
-// minus the square of the mean would lose everything when the mean is large.
+// Batch and layer normalisation. Statistics are (mean, M2) of blocks of rows, merged in order: the mean of squares minus the
+// square of the mean would lose everything when the mean is large. Means are those of differences to a first value, and blocks
+// are short, so that errors grow neither with the mean nor with the number of rows.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
 
@@ -8,15 +9,16 @@ namespace {
 
 constexpr int64_t kGrain = 16384;
 constexpr int64_t kMaxChunks = 64;
+constexpr int64_t kBlockRows = 256;
 
 // Rows that one chunk has: by shape alone.
 int64_t chunk_rows(int64_t rows) { return max_of(int64_t{64}, ceil_div(rows, kMaxChunks)); }
 int64_t chunk_count(int64_t rows) { return max_of(int64_t{1}, ceil_div(rows, chunk_rows(rows))); }
 
 template <class Args>
-size_t two_per_chunk(const Args& a, int) {
+size_t four_per_chunk(const Args& a, int) {
   return with_wide(a.dtype, [&]<class S>(S) {
-    return static_cast<size_t>(round_up((chunk_count(a.rows) * 2 + 2) * a.c * static_cast<int64_t>(sizeof(S)), 64));
+    return static_cast<size_t>(round_up((chunk_count(a.rows) * 4 + 2) * a.c * static_cast<int64_t>(sizeof(S)), 64));
   });
 }
 
@@ -29,16 +31,19 @@ void each_row(int64_t begin, int64_t end, int64_t c, const F& f) {
 
 // ------------------------------------------------------------------------------------------------------- batch norm
 
-// Mean and M2 of rows [begin, end), two passes while the chunk is in cache.
+// Mean and M2 of rows [begin, end), two passes while the block is in cache.
 template <class S>
-void chunk_statistics(const S* x, int64_t begin, int64_t end, int64_t c, S* mean, S* m2) {
+void block_statistics(const S* x, int64_t begin, int64_t end, int64_t c, S* mean, S* m2) {
   using V = Vec<S>;
+  const S* first = x + begin * c;
   for (int64_t i = 0; i < c; ++i) mean[i] = m2[i] = 0;
-  each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
-    store(mean + i, load<V>(mean + i, lanes) + load<V>(x + at, lanes), lanes);
+  each_row<V>(begin + 1, end, c, [&](int64_t at, int64_t i, int lanes) {
+    store(mean + i, load<V>(mean + i, lanes) + (load<V>(x + at, lanes) - load<V>(first + i, lanes)), lanes);
   });
   const V scale = V::set(S(1) / static_cast<S>(end - begin));
-  each_vector<V>(c, [&](int64_t i, int lanes) { store(mean + i, load<V>(mean + i, lanes) * scale, lanes); });
+  each_vector<V>(c, [&](int64_t i, int lanes) {
+    store(mean + i, fma(load<V>(mean + i, lanes), scale, load<V>(first + i, lanes)), lanes);
+  });
   each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
     const V d = load<V>(x + at, lanes) - load<V>(mean + i, lanes);
     store(m2 + i, fma(d, d, load<V>(m2 + i, lanes)), lanes);
@@ -60,13 +65,26 @@ void merge_statistics(S* mean, S* m2, int64_t count, const S* other_mean, const 
   });
 }
 
+// The same of a chunk, block after block; `block` has room for 2 values a channel.
+template <class S>
+void chunk_statistics(const S* x, int64_t begin, int64_t end, int64_t c, S* mean, S* m2, S* block) {
+  block_statistics(x, begin, min_of(begin + kBlockRows, end), c, mean, m2);
+  for (int64_t from = begin + kBlockRows; from < end; from += kBlockRows) {
+    const int64_t to = min_of(from + kBlockRows, end);
+    block_statistics(x, from, to, c, block, block + c);
+    merge_statistics(mean, m2, from - begin, block, block + c, to - from, c);
+  }
+}
+
 template <class S>
 void batch_statistics(const BatchNormArgs& a, Context& context) {
   const int64_t c = a.c, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
   S* partial = static_cast<S*>(context.workspace);  // (chunks, 2, C)
+  S* blocks = partial + chunks * 2 * c;             // (chunks, 2, C)
   parallel_chunks(context, chunks, [&](int64_t chunk, int) {
     S* mine = partial + chunk * 2 * c;
-    chunk_statistics(static_cast<const S*>(a.x), chunk * step, min_of((chunk + 1) * step, a.rows), c, mine, mine + c);
+    chunk_statistics(static_cast<const S*>(a.x), chunk * step, min_of((chunk + 1) * step, a.rows), c, mine, mine + c,
+                     blocks + chunk * 2 * c);
   });
   for (int64_t chunk = 1; chunk < chunks; ++chunk) {
     S* other = partial + chunk * 2 * c;
@@ -198,10 +216,11 @@ Status batch_norm_backward(const BatchNormBackwardArgs& a, Context& context) noe
 // ------------------------------------------------------------------------------------------------------- layer norm
 
 template <class V, class S>
-S row_sum(const S* x, int64_t n) {
+S row_mean(const S* x, int64_t n) {
+  const V first = V::set(x[0]);
   V acc = V::zero();
-  each_vector<V>(n, [&](int64_t i, int lanes) { acc = acc + load<V>(x + i, lanes); });
-  return sum(acc);
+  each_vector<V>(n, [&](int64_t i, int lanes) { acc = acc + keep_lanes(load<V>(x + i, lanes) - first, lanes); });
+  return x[0] + sum(acc) / static_cast<S>(n);
 }
 
 template <class S>
@@ -214,7 +233,7 @@ void layer_norm_run(const LayerNormArgs& a, Context& context) {
     for (int64_t row = begin; row < end; ++row) {
       const S* x = static_cast<const S*>(a.x) + row * d;
       S* y = static_cast<S*>(a.y) + row * d;
-      const S mean = row_sum<V>(x, d) / static_cast<S>(d);
+      const S mean = d ? row_mean<V>(x, d) : S(0);
       V acc = V::zero();
       each_vector<V>(d, [&](int64_t i, int lanes) {
         const V diff = keep_lanes(load<V>(x + i, lanes) - V::set(mean), lanes);
@@ -305,9 +324,9 @@ Status layer_norm_backward(const LayerNormBackwardArgs& a, Context& context) noe
 
 namespace cpu::SMELT_ISA {
 void register_norm(KernelTable& table) {
-  add_kernel<BatchNormArgs, batch_norm, wide_only, two_per_chunk<BatchNormArgs>>(table,
+  add_kernel<BatchNormArgs, batch_norm, wide_only, four_per_chunk<BatchNormArgs>>(table,
                                                                                 SMELT_KERNEL_NAME("batch_norm"));
-  add_kernel<BatchNormBackwardArgs, batch_norm_backward, wide_only, two_per_chunk<BatchNormBackwardArgs>>(
+  add_kernel<BatchNormBackwardArgs, batch_norm_backward, wide_only, four_per_chunk<BatchNormBackwardArgs>>(
       table, SMELT_KERNEL_NAME("batch_norm_backward"));
   add_kernel<LayerNormArgs, layer_norm, wide_only>(table, SMELT_KERNEL_NAME("layer_norm"));
   add_kernel<LayerNormBackwardArgs, layer_norm_backward, wide_only, layer_norm_workspace>(

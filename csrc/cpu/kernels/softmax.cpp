@@ -104,7 +104,8 @@ Status softmax_backward(const SoftmaxBackwardArgs& a, Context& context) noexcept
 // Loss and weight of every row, for the sum in order.
 size_t cross_entropy_workspace(const CrossEntropyArgs& a, int) { return static_cast<size_t>(a.rows) * 2 * 8; }
 
-// With smoothing e over C classes: (1 - e) w[y] (lse - x[y]) + e / C sum_c w[c] (lse - x[c]).
+// With smoothing e over C classes: (1 - e) w[y] l[y] + e / C sum_c w[c] l[c], l[c] = (largest - x[c]) + log sum exp(x - largest):
+// largest and logarithm stay apart, because of large logits their sum would keep too few digits.
 template <class S>
 void cross_entropy_run(const CrossEntropyArgs& a, Context& context) {
   using V = Vec<S>;
@@ -117,19 +118,20 @@ void cross_entropy_run(const CrossEntropyArgs& a, Context& context) {
     for (int64_t row = begin; row < end; ++row) {
       const S* x = static_cast<const S*>(a.logits) + row * a.classes;
       const T maximum = row_max<V>(x, a.classes);
-      const T lse = maximum + std::log(exp_sum<V>(x, a.classes, maximum));
-      static_cast<S*>(a.lse)[row] = lse;
+      const T log_sum = std::log(exp_sum<V>(x, a.classes, maximum));
+      static_cast<S*>(a.lse)[2 * row] = maximum;
+      static_cast<S*>(a.lse)[2 * row + 1] = log_sum;
       const int64_t label = a.labels[row];
       if (label == a.ignore_index) {
         losses[row] = weights[row] = 0;
         continue;
       }
       const T w = weight ? weight[label] : T(1);
-      T loss = w * (lse - x[label]);
+      T loss = w * ((maximum - x[label]) + log_sum);
       if (smoothing > 0) {
         V acc = V::zero();
         each_vector<V>(a.classes, [&](int64_t i, int lanes) {
-          V v = keep_lanes(V::set(lse) - load<V>(x + i, lanes), lanes);
+          V v = keep_lanes((V::set(maximum) - load<V>(x + i, lanes)) + V::set(log_sum), lanes);
           if (weight) v = v * load<V>(weight + i, lanes);
           acc = acc + v;
         });
@@ -181,10 +183,11 @@ void cross_entropy_backward_run(const CrossEntropyBackwardArgs& a, Context& cont
       S scale = static_cast<const S*>(a.dloss)[a.reduction == Reduction::none ? row : 0];
       if (a.reduction == Reduction::mean) scale /= *static_cast<const S*>(a.total_weight);
       const S direct = (S(1) - smoothing) * (weight ? weight[label] : S(1));
-      const V factor = V::set(scale * (direct + spread * weight_sum)), lse = V::set(static_cast<const S*>(a.lse)[row]);
+      const S* lse = static_cast<const S*>(a.lse) + 2 * row;
+      const V factor = V::set(scale * (direct + spread * weight_sum)), maximum = V::set(lse[0]), log_sum = V::set(lse[1]);
       const V even = V::set(scale * spread);
       each_vector<V>(a.classes, [&](int64_t i, int lanes) {
-        V d = factor * exp(load<V>(x + i, lanes) - lse);
+        V d = factor * exp((load<V>(x + i, lanes) - maximum) - log_sum);
         if (smoothing > 0) d = d - even * (weight ? load<V>(weight + i, lanes) : V::set(S(1)));
         if (a.accumulate) d = load<V>(dx + i, lanes) + d;
         store(dx + i, d, lanes);

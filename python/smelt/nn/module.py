@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from .. import _core
@@ -61,6 +62,7 @@ class Module:
 
     training: bool
     _frozen: bool
+    _thawed: bool  # the mode that a frozen module takes up when it is no longer frozen
     _buffers: dict[str, None]
     _pre_hooks: dict[object, Callable[..., Any]]
     _post_hooks: dict[object, Callable[..., Any]]
@@ -71,6 +73,7 @@ class Module:
         fields = self.__dict__
         fields["training"] = True
         fields["_frozen"] = False
+        fields["_thawed"] = True
         fields["_arguments"] = (args, kwargs)
         fields["_buffers"] = {}
         fields["_pre_hooks"] = {}
@@ -345,6 +348,7 @@ class Module:
         """
         for module in self.modules():
             module.training = mode and not module._frozen
+            module._thawed = mode
         return self
 
     def eval(self: M) -> M:
@@ -524,6 +528,18 @@ def _without_memory(item: Any) -> Any:
     return item
 
 
+@contextmanager
+def evaluating(module: Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards every module below has the mode that it had."""
+    modes = [(part, part.training, part._thawed) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training, thawed in modes:
+            part.training, part._thawed = training, thawed
+
+
 def freeze(module: M) -> M:
     """Excludes a module from training: no gradients, and batch norm and dropout stay in evaluation mode.
 
@@ -539,13 +555,15 @@ def freeze(module: M) -> M:
         False
     """
     for part in module.modules():
+        if not part._frozen:
+            part._thawed = part.training
         part._frozen = True
         part.training = False
     return module.requires_grad_(False)
 
 
 def unfreeze(module: M) -> M:
-    """Takes a module back into training.
+    """Undoes :func:`freeze`: gradients again, and the mode from before, or what ``train`` and ``eval`` asked for since.
 
     Args:
         module: the module, with all below it.
@@ -559,6 +577,7 @@ def unfreeze(module: M) -> M:
         True
     """
     for part in module.modules():
+        if part._frozen:
+            part.training = part._thawed
         part._frozen = False
-        part.training = True
     return module.requires_grad_(True)

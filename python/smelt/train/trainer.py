@@ -14,7 +14,7 @@ from .. import _core, losses, metrics, optim, schedule
 from .._core import Tensor
 from ..autograd import no_grad
 from ..data import ArrayDataset, Loader
-from ..nn.module import Module
+from ..nn.module import Module, evaluating
 from . import checkpoint
 from .callbacks import Callback
 from .history import History
@@ -275,15 +275,10 @@ class Trainer:
         mean = metrics.Loss()
         for metric in self.metrics:
             metric.reset()
-        was_training = self.model.training
-        self.model.eval()
-        try:
-            with no_grad():
-                for x, y in self._loader(dataset, batch_size, shuffle=False):
-                    loss, outputs = self._forward(x, y)
-                    self._score(mean, loss.item(), outputs, y)
-        finally:
-            self.model.train(was_training)
+        with evaluating(self.model), no_grad():
+            for x, y in self._loader(dataset, batch_size, shuffle=False):
+                loss, outputs = self._forward(x, y)
+                self._score(mean, loss.item(), outputs, y)
         return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
 
     def _score(self, mean: metrics.Loss, value: float, outputs: Tensor, y: Any) -> None:
@@ -504,16 +499,11 @@ def predict(model: Module, x: Any, preprocess: Any, device: str, batch_size: int
     if batch_size < 1:
         raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
     dataset = x if isinstance(x, ArrayDataset) else ArrayDataset(x)
-    was_training = model.training
-    model.eval()
     outputs = []
-    try:
-        with no_grad():
-            for batch, _ in Loader(dataset, batch_size):
-                inputs = preprocess(batch) if preprocess is not None else batch
-                outputs.append(model(_core.to_device(inputs, device)))
-    finally:
-        model.train(was_training)
+    with evaluating(model), no_grad():
+        for batch, _ in Loader(dataset, batch_size):
+            inputs = preprocess(batch) if preprocess is not None else batch
+            outputs.append(model(_core.to_device(inputs, device)))
     return _core.concat(outputs, 0)
 
 

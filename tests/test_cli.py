@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import smelt
-from smelt import data, datasets
+from smelt import data, datasets, nn
 from smelt.cli import main
 from smelt.cli.main import build_parser
 from smelt.cli.report import last_line
@@ -376,6 +376,9 @@ def damage(folder):
 FAILURES = {
     "predict RUN wrong.npy": r"images must be \(N, 8, 8, 1\), got shape \(2, 9, 9, 1\)",
     "predict RUN objects.npy": "objects.npy cannot be read: .*pickle",
+    "predict RUN nan.csv": r"inputs must be finite.*first in row 1 of the dataset",
+    "predict RUN huge.csv": r"inputs must be finite.*first in row 0 of the dataset",
+    "predict diverged.safetensors ones.csv": r"outputs must be finite, the result has 2 values.*row 0 of the dataset",
     "predict RUN cut.npy": "cut.npy cannot be read: ",
     "predict RUN cut.npz": "cut.npz cannot be read: ",
     "predict RUN nothing.npy": "nothing.npy cannot be read: ",
@@ -402,6 +405,12 @@ def test_failures_are_one_line_and_exit_1(arguments, trained, call, tmp_path):
     damage(broken)
     np.save(tmp_path / "wrong.npy", np.zeros((2, 9, 9, 1), np.uint8))
     np.save(tmp_path / "right.npy", test.x[:1])
+    (tmp_path / "nan.csv").write_text("\n".join([",".join(["1"] * 64), ",".join(["1"] * 63 + ["nan"])]))
+    (tmp_path / "ones.csv").write_text(",".join(["1"] * 64))
+    (tmp_path / "huge.csv").write_text(",".join(["1e300"] * 64))
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    model.load_state_dict({"1.weight": np.full((2, 64), np.nan, np.float32), "1.bias": np.zeros(2, np.float32)})
+    smelt.save(model, tmp_path / "diverged.safetensors")
     np.save(tmp_path / "objects.npy", np.array([{}, {}], object), allow_pickle=True)
     (tmp_path / "cut.npy").write_bytes((tmp_path / "right.npy").read_bytes()[:-10])
     np.savez_compressed(tmp_path / "cut.npz", x=test.x, y=test.y)

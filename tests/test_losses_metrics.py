@@ -266,11 +266,16 @@ def test_top_k(k, rng):
     assert m.compute() == 1  # ties count for the row
 
 
-def test_scores_that_are_nan_are_never_right():
-    scores, labels = smelt.tensor([[np.nan, np.nan], [0.0, 1.0]]), smelt.tensor([1, 1])
-    for m in (metrics.TopK(1), metrics.TopK(2)):
-        m.update(scores, labels)
-        assert m.compute() == 0.5
+@pytest.mark.parametrize("name", ["accuracy", "precision", "recall", "f1", "confusion_matrix", "top1", "top2"])
+def test_scores_that_are_nan_name_the_row(name):
+    """One NaN is enough, also of a class that is not the row's; infinity is a score."""
+    m = metrics.get(name)
+    with pytest.raises(ValueError, match=rf"^{name}: scores must not be NaN, those of 2 rows are \(first row 1\)$"):
+        m.update(smelt.tensor([[0.0, 1.0], [np.nan, 1.0], [np.nan, np.nan]]), smelt.tensor([1, 1, 0]))
+    m.update(smelt.tensor([[-np.inf, 1.0], [np.inf, 0.0]]), smelt.tensor([1, 0]))
+    assert np.trace(m.compute()) == 2 if name == "confusion_matrix" else m.compute() == 1, (
+        "nothing of the error is left"
+    )
 
 
 def test_more_axes_and_two_columns():

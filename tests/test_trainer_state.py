@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import smelt
-from smelt import nn
-from tests.test_trainer import BATCH, new_trainer, problem
+from smelt import data, nn
+from tests.test_trainer import BATCH, ROWS, new_trainer, poisoned, problem
 
 # ------------------------------------------------------------------------------------------------------------- modes
 
@@ -45,3 +45,56 @@ def test_unfreeze_gives_back_the_mode_from_before_or_asked_for_since():
     nn.unfreeze(nn.freeze(model).eval())
     assert modes(model) == [False] * 3
     assert all(p.requires_grad for p in model.parameters())
+
+
+# ------------------------------------------------------------------------------------------------- evaluate, predict
+
+
+def test_evaluate_measures_a_whole_epoch_and_leaves_the_loader_where_it_stands():
+    """A loader that was begun, one that an error broke off, and one that trains at the time."""
+    x, y = problem()
+    loader = data.Loader(data.ArrayDataset(x, y), BATCH, shuffle=True, seed=4)
+    trainer = new_trainer(metrics=["accuracy", "confusion_matrix"])
+    whole = trainer.evaluate(loader)
+    assert whole["confusion_matrix"].sum() == ROWS and loader.state_dict() == {"epoch": 0, "position": 0, "seed": 4}
+    rest = iter(loader)
+    _, first = next(rest)
+    seen = loader.rows.copy()
+    again = trainer.evaluate(loader)
+    assert again["loss"] == whole["loss"] and again["confusion_matrix"].sum() == ROWS
+    assert loader.state_dict() == {"epoch": 0, "position": 1, "seed": 4}
+    np.testing.assert_array_equal(loader.rows, seen)
+    assert len(np.concatenate([first.numpy(), *(labels.numpy() for _, labels in rest)])) == ROWS
+    bad = data.Loader(data.ArrayDataset(x, np.where(np.arange(ROWS) == 40, 3, y)), BATCH)
+    for _ in range(2):
+        with pytest.raises(IndexError, match="got 3"):
+            trainer.evaluate(bad)
+        assert bad.position == 0
+    history = trainer.fit(loader, validation=loader, epochs=2)
+    assert history["epoch"] == [1, 2] and history["step"] == [6, 12]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_inputs_that_are_not_finite_are_refused_everywhere(value):
+    """The row is that of the dataset; also where the model would hide it, as tanh does with infinity."""
+    message = r"inputs must be finite, the batch has 1 values that are not \(first in row 17 of the dataset\)$"
+    x, y = poisoned(value)
+    saturating = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    for trainer in (new_trainer(), smelt.Trainer(saturating)):
+        for call in (
+            lambda t: t.evaluate((x, y), batch_size=8),
+            lambda t: t.predict(x, batch_size=8),
+            lambda t: t.fit(problem(), validation=(x, y), epochs=1),
+        ):
+            with pytest.raises(ValueError, match=message):
+                call(trainer)
+
+
+def test_targets_that_are_not_finite_name_the_row():
+    x, y = problem()[0], np.zeros((ROWS, 1), np.float32)
+    y[30] = np.nan
+    trainer = smelt.Trainer(nn.Linear(6, 1), loss="mse")
+    with pytest.raises(ValueError, match=r"^Trainer: targets must be finite.*first in row 30 of the dataset"):
+        trainer.evaluate((x, y), batch_size=8)
+    with pytest.raises(ValueError, match=r"^Trainer: targets must be finite, step 1 .*first in row 30 of the batch"):
+        trainer.step(x, y)

@@ -1,7 +1,7 @@
 """Metrics: three verbs each, ``reset``, ``update`` and ``compute``.
 
 ``update`` takes the model's outputs (scores (N, classes), or predicted classes (N,)) and the labels (N,); leading axes are
-flattened. Values come from counts over all rows, so they do not depend on the batch size.
+flattened. Scores that are NaN are an error. Values come from counts over all rows, so they do not depend on the batch size.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _labels(name: str, labels: Any) -> Array:
 
 
 def _scores(name: str, outputs: Array, labels: Array, or_classes: str = "") -> Array:
-    """Scores (N, classes), one row for each label; the labels are classes that have a score."""
+    """Scores (N, classes), one row for each label; the labels are classes that have a score, and no score is NaN."""
     if outputs.ndim < 2 or outputs.size != labels.size * outputs.shape[-1]:
         raise ValueError(
             f"{name}: outputs must be (N, classes){or_classes} for {labels.size} labels, got {outputs.shape}"
@@ -48,7 +48,11 @@ def _scores(name: str, outputs: Array, labels: Array, or_classes: str = "") -> A
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise ValueError(f"{name}: labels must be in [0, {classes}), got {wrong[0]}")
-    return outputs.reshape(labels.size, classes)
+    scores = outputs.reshape(labels.size, classes)
+    nan = np.flatnonzero(np.isnan(scores).any(1))
+    if nan.size:
+        raise ValueError(f"{name}: scores must not be NaN, those of {nan.size} rows are (first row {nan[0]})")
+    return scores
 
 
 def _predicted(name: str, outputs: Any, labels: Array) -> Array:
@@ -181,8 +185,7 @@ class TopK(Metric):
         y = _labels(self.name, labels)
         scores = _scores(self.name, _array(outputs), y)
         own = scores[np.arange(y.size), y]
-        above = ~(scores <= own[:, None])  # so NaN is above all: a model that gives it is not right
-        self.right += int((above.sum(1) < self.k).sum())
+        self.right += int(((scores > own[:, None]).sum(1) < self.k).sum())
         self.total += y.size
 
     def compute(self) -> float:

@@ -15,7 +15,7 @@ from .. import load, softmax
 from ..datasets import read_idx
 from ..functions._types import Array
 from ..serialization import write_atomically
-from ..train.trainer import predict
+from ..train.trainer import check_finite, predict
 from .main import UsageError
 from .sources import read_arrays
 
@@ -38,6 +38,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     inputs = _read(Path(args.input), shape)
     logits = predict(model, inputs, preprocess, "cpu", 256)
     probabilities = softmax(logits).numpy()
+    check_finite("predict: outputs", probabilities, np.arange(len(probabilities)), "the result")
     names = model.__dict__["labels"] or [str(i) for i in range(probabilities.shape[-1])]
     best = probabilities.argmax(-1)
     labels = [names[i] for i in best]
@@ -92,7 +93,8 @@ def _read_csv(path: Path) -> Array:
             )
     if not rows:
         raise ValueError(f"predict: {path} must have at least one row of numbers, it has none")
-    return np.array(rows, dtype=np.float32)
+    with np.errstate(over="ignore"):  # infinity is refused later, by its row
+        return np.array(rows, dtype=np.float32)
 
 
 def _is_number(cell: str) -> bool:

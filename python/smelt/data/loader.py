@@ -99,7 +99,8 @@ class Loader:
 
 def _batch(rows: Any) -> Tensor:
     if rows.dtype == np.float64:
-        rows = rows.astype(np.float32)
+        with np.errstate(over="ignore"):
+            rows = rows.astype(np.float32)
     elif rows.dtype.kind in "iu" and rows.dtype not in (np.uint8, np.int32, np.int64):
         rows = rows.astype(np.int64)
     return _core.from_numpy(np.asarray(rows), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
@@ -108,20 +109,13 @@ class Trainer:
                 error.args = (f"Trainer: {error.args[0]}",)
             raise
 
-    def _check_loss(self, loss: Tensor, x: Any, rows: Any) -> float:
+    def _check_loss(self, loss: Tensor, x: Any, y: Any, rows: Any) -> float:
         """The loss as a number; a step with one that is not finite is refused before it can touch the weights."""
         value = loss.item()
         if math.isfinite(value):
             return float(value)
-        values = np.asarray(x)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            first = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))[0]
-            where = f"row {first} of the batch" if rows is None else f"row {rows[first]} of the dataset"
-            bad = int((~np.isfinite(values)).sum())
-            raise ValueError(
-                f"Trainer: inputs must be finite, step {self.steps + 1} has {bad} values that are not "
-                f"(first in {where})"
-            )
+        check_finite("Trainer: inputs", x, rows, f"step {self.steps + 1}")
+        check_finite("Trainer: targets", y, rows, f"step {self.steps + 1}")
         raise RuntimeError(
             f"Trainer: the loss must be finite, it is {value} at step {self.steps + 1} with learning rate "
             f"{self.optimizer.lr:g}; the weights are as before this step. A lower lr or clip_norm may help"
@@ -154,7 +148,7 @@ class Trainer:
         before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
         try:
             loss, outputs = self._forward(x, y)
-            value = self._check_loss(loss, x, rows)
+            value = self._check_loss(loss, x, y, rows)
         except Exception:
             for buffer, old in before:  # running statistics are written in forward
                 buffer.copy_(old)
@@ -258,14 +252,14 @@ class Trainer:
         """Loss and metrics over a dataset, the model in evaluation mode.
 
         Args:
-            dataset: a dataset, a pair of arrays (x, y), or a loader.
+            dataset: a dataset, a pair of arrays (x, y), or a loader: a whole epoch of it, wherever it stands.
             batch_size: rows at once.
 
         Returns:
             ``{"loss": ..., <metric>: ...}``.
 
         Raises:
-            ValueError: data and model disagree; the message names the layer.
+            ValueError: data and model disagree, the message naming the layer; or values are not finite.
 
         Example:
             >>> trainer = smelt.Trainer(nn.Linear(2, 2), metrics=["accuracy"])
@@ -275,8 +269,12 @@ class Trainer:
         mean = metrics.Loss()
         for metric in self.metrics:
             metric.reset()
+        loader = copy.copy(self._loader(dataset, batch_size, shuffle=False))
+        loader.position = 0  # the whole epoch, and a loader of the caller's stays where it stands
         with evaluating(self.model), no_grad():
-            for x, y in self._loader(dataset, batch_size, shuffle=False):
+            for x, y in loader:
+                check_finite("Trainer: inputs", x, loader.rows)
+                check_finite("Trainer: targets", y, loader.rows)
                 loss, outputs = self._forward(x, y)
                 self._score(mean, loss.item(), outputs, y)
         return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
@@ -306,7 +304,7 @@ class Trainer:
             Tensor (N, ...) of outputs, such as the logits of each class.
 
         Raises:
-            ValueError: data and model disagree; the message names the layer.
+            ValueError: data and model disagree, the message naming the layer; or the inputs are not finite.
 
         Example:
             >>> smelt.Trainer(nn.Linear(2, 3)).predict(np.ones((4, 2), "float32")).shape
@@ -494,14 +492,26 @@ def resolve_device(device: str) -> str:
     return _core.parse_device(device)
 
 
+def check_finite(what: str, values: Any, rows: Any, where: str = "the batch") -> None:
+    """Refuses NaN and infinity; the message names the first row. ``rows`` are the batch's in the dataset, if it has one."""
+    array = np.asarray(values.detach().numpy() if isinstance(values, Tensor) else values)
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    bad = ~np.isfinite(array).reshape(len(array) if array.ndim else 1, -1)
+    first = np.flatnonzero(bad.any(1))[0]
+    row = f"row {first} of the batch" if rows is None else f"row {rows[first]} of the dataset"
+    raise ValueError(f"{what} must be finite, {where} has {bad.sum()} values that are not (first in {row})")
+
+
 def predict(model: Module, x: Any, preprocess: Any, device: str, batch_size: int) -> Tensor:
     """Outputs for inputs, batch by batch, in evaluation mode."""
     if batch_size < 1:
         raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
     dataset = x if isinstance(x, ArrayDataset) else ArrayDataset(x)
-    outputs = []
+    loader, outputs = Loader(dataset, batch_size), []
     with evaluating(model), no_grad():
-        for batch, _ in Loader(dataset, batch_size):
+        for batch, _ in loader:
+            check_finite("predict: inputs", batch, loader.rows)
             inputs = preprocess(batch) if preprocess is not None else batch
             outputs.append(model(_core.to_device(inputs, device)))
     return _core.concat(outputs, 0)

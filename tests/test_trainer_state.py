@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import smelt
-from smelt import data, nn
-from tests.test_trainer import BATCH, ROWS, new_trainer, poisoned, problem
+from smelt import data, nn, optim
+from smelt.train import Callback
+from tests.test_trainer import BATCH, ROWS, Crash, assert_same, new_trainer, poisoned, problem, rows, state
 
 # ------------------------------------------------------------------------------------------------------------- modes
 
@@ -98,3 +99,74 @@ def test_targets_that_are_not_finite_name_the_row():
         trainer.evaluate((x, y), batch_size=8)
     with pytest.raises(ValueError, match=r"^Trainer: targets must be finite, step 1 .*first in row 30 of the batch"):
         trainer.step(x, y)
+
+
+# --------------------------------------------------------------------------------------------------- learning rates
+
+
+class SetRate(Callback):
+    """Sets the rate at some steps, of all groups or of one, and notes with which each step was taken."""
+
+    def __init__(self, rates, group=None):
+        self.rates, self.group, self.used = rates, group, []
+
+    def on_step_end(self, trainer, step, loss):
+        self.used.append([group.lr for group in trainer.optimizer.groups])
+        if step in self.rates:
+            if self.group is None:
+                trainer.optimizer.lr = self.rates[step]
+            else:
+                trainer.optimizer.groups[self.group].lr = self.rates[step]
+
+
+def two_groups(parameters):
+    named = list(parameters)
+    return optim.SGD([{"params": named[:2], "lr": 0.1}, {"params": named[2:], "lr": 0.02}], lr=0.1)
+
+
+@pytest.mark.parametrize("group", [None, 1])
+def test_a_rate_that_a_callback_sets_is_the_new_base(group):
+    """0.1 and 0.02 under a schedule that halves every step; afterwards the optimizer has the base."""
+    trainer = new_trainer(two_groups, schedule=lambda step: 0.5**step)
+    callback = SetRate({2: 0.4, 6: 0.8}, group)
+    trainer.fit(problem(), epochs=1, batch_size=BATCH, callbacks=[callback])
+    first = 0.1 if group == 1 else 0.4
+    expected = [[0.1, 0.02], [0.05, 0.01], *([first * 0.5**step, 0.4 * 0.5**step] for step in range(2, 6))]
+    assert callback.used == expected  # powers of two: exact
+    assert [g.lr for g in trainer.optimizer.groups] == [0.1 if group == 1 else 0.8, 0.8]
+
+
+@pytest.mark.parametrize(("every", "crash"), [(1, 9), (4, 11), (8, 9), (None, 13)])
+def test_a_rate_that_was_set_survives_resuming(every, crash, tmp_path):
+    """Also when the checkpoint is written between the callback that sets it and the step that takes it."""
+
+    def fit(out, crash_at=None, resume=False):
+        trainer = new_trainer(schedule="cosine")
+        callbacks = [SetRate({4: 0.3, 8: 0.01, 12: 0.05})] + ([] if crash_at is None else [Crash(crash_at)])
+        options = {"epochs": 4, "batch_size": BATCH, "checkpoint_every": every, "resume": resume}
+        trainer.fit(problem(), problem(1), callbacks=callbacks, out=out, **options)
+        return trainer
+
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="the power fails"):
+        fit(tmp_path / "broken", crash)
+    resumed = fit(tmp_path / "broken", resume=True)
+    assert rows(resumed.history) == rows(whole.history) and resumed.optimizer.lr == whole.optimizer.lr == 0.05
+    assert_same(state(resumed.model), state(whole.model))
+
+
+class Interrupted(Callback):
+    def on_step_end(self, trainer, step, loss):
+        if step == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("callback", [Crash(3), Interrupted()])
+def test_a_run_that_is_broken_off_leaves_the_base_rate(callback):
+    trainer = new_trainer(lr=0.25, schedule="one_cycle")
+    with pytest.raises((RuntimeError, KeyboardInterrupt)):
+        trainer.fit(problem(), epochs=2, batch_size=BATCH, callbacks=[callback])
+    assert trainer.optimizer.lr == 0.25
+    later = SetRate({})
+    trainer.fit(problem(), epochs=1, batch_size=BATCH, callbacks=[later])
+    assert later.used[0] == [0.25 * smelt.schedule.one_cycle(6)(0)]

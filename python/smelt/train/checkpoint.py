@@ -43,6 +43,7 @@ def write(run: _Run, path: Path) -> None:
         "seed": run.loader.seed,
         "first_epoch": run.first_epoch,
         "base_rates": run.base_rates,
+        "written_rates": run.written_rates,
         "random": list(_core.generator_state()),
         "optimizer": {key: optimizer[key] for key in ("steps", "skipped", "groups")},
         "history": run.history.rows,
@@ -82,11 +83,13 @@ def restore(run: _Run, path: Path) -> None:
         kind, _, parameter = name.partition(".")
         state.setdefault(kind, {})[parameter] = t
     trainer.optimizer.load_state_dict({**notes["optimizer"], "state": state})
+    run.base_rates = list(notes["base_rates"])
+    rates = [group.options()["lr"] for group in trainer.optimizer.groups]
+    run.written_rates = list(notes.get("written_rates", rates))  # earlier versions did not note them
     epoch, position = tensors["loader.position"].tolist()
     run.loader.load_state_dict({"epoch": epoch, "position": position, "seed": notes["seed"]})
     _core.set_generator_state(*notes["random"])
     run.taken, trainer.steps, run.first_epoch = notes["taken"], notes["steps"], notes["first_epoch"]
-    run.base_rates = notes["base_rates"]
     run.history.rows[:] = notes["history"]
     run.mean.load_state(notes["mean"])
     for metric, saved in zip(trainer.metrics, notes["metrics"]):

@@ -180,7 +180,8 @@ class Trainer:
 
         With a validation set, the weights of the epoch with the best ``monitor`` are put back at the end. With ``out``,
         the run folder gets history, checkpoints and the model; a run that was broken off there goes on with
-        ``resume=True`` and ends with the same bits as one that was not.
+        ``resume=True`` and ends with the same bits as one that was not. A learning rate that a callback sets is from
+        then on the base that the schedule multiplies; afterwards the optimizer has the base, also after an error.
 
         Args:
             train: a dataset, a pair of arrays (x, y), or a :class:`smelt.data.Loader`.
@@ -231,9 +232,12 @@ class Trainer:
             run = _Run(
                 self, loader, validation, epochs, patience, monitor, folder, checkpoint_every, list(callbacks), handler
             )
-            if resume:
-                run.restore()
-            return run.go()
+            try:
+                if resume:
+                    run.restore()
+                return run.go()
+            finally:
+                run.write_rates(1.0)  # whatever happened: the next run's base is not a rate of this one's schedule
         finally:
             if handler is not None:
                 handler.close()
@@ -340,7 +344,9 @@ class _Run:
         self.monitor = monitor or "val_loss"
         self.first_epoch = self.loader.epoch  # of a loader that was used before
         self.factor = schedule.get(trainer.schedule, epochs * len(loader))
-        self.base_rates = [group.__dict__["lr"] for group in trainer.optimizer.groups]
+        self.base_rates: list[float] = []  # of the groups: what the schedule multiplies
+        self.written_rates: list[float] = []  # what it gave last
+        self.take_rates()
         self.taken = 0  # steps of this run
         self.history = History()
         self.mean = metrics.Loss()
@@ -405,11 +411,25 @@ class _Run:
         """Epochs of this run that are complete."""
         return self.loader.epoch - self.first_epoch
 
+    def take_rates(self) -> None:
+        """A learning rate that is not the one written last was set from outside, by a callback: the new base."""
+        for i, group in enumerate(self.trainer.optimizer.groups):
+            rate = group.__dict__["lr"]
+            if i == len(self.base_rates):  # the group is new
+                self.base_rates.append(rate)
+                self.written_rates.append(rate)
+            elif rate != self.written_rates[i]:
+                self.base_rates[i] = rate
+
+    def write_rates(self, factor: float) -> None:
+        self.take_rates()
+        self.written_rates = [base * factor for base in self.base_rates]
+        for group, rate in zip(self.trainer.optimizer.groups, self.written_rates):
+            group.__dict__["lr"] = rate
+
     def step(self, x: Any, y: Any, progress: Progress) -> None:
         trainer = self.trainer
-        factor = self.factor(self.taken)
-        for group, base in zip(trainer.optimizer.groups, self.base_rates):
-            group.__dict__["lr"] = base * factor
+        self.write_rates(self.factor(self.taken))
         _, outputs, value = trainer._step(x, y, self.loader.rows)
         self.taken += 1
         trainer._score(self.mean, value, outputs, y)
@@ -472,8 +492,7 @@ class _Run:
         trainer = self.trainer
         if self.best is not None:
             trainer.model.load_state_dict(self.best)
-        for group, base in zip(trainer.optimizer.groups, self.base_rates):
-            group.__dict__["lr"] = base
+        self.write_rates(1.0)
         trainer.model.eval()
         if self.folder is not None:
             self.folder.write_history(self.history)

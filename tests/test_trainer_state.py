@@ -6,6 +6,7 @@ import pytest
 import smelt
 from smelt import data, nn, optim
 from smelt.train import Callback
+from tests.fixtures import make
 from tests.test_trainer import BATCH, ROWS, Crash, assert_same, new_trainer, poisoned, problem, rows, state
 
 # ------------------------------------------------------------------------------------------------------------- modes
@@ -170,3 +171,77 @@ def test_a_run_that_is_broken_off_leaves_the_base_rate(callback):
     later = SetRate({})
     trainer.fit(problem(), epochs=1, batch_size=BATCH, callbacks=[later])
     assert later.used[0] == [0.25 * smelt.schedule.one_cycle(6)(0)]
+
+
+# ---------------------------------------------------------------------------------------------------- another run
+
+
+def clipped(parameters):
+    return optim.AdamW(parameters, lr=0.02, clip_norm=2.0)
+
+
+# Options of the trainer or of fit that differ from the first run's, and what the message says.
+OTHER_RUNS = {
+    "optimizer": ({"optimizer": "sgd"}, "optimizer must be that of the checkpoint, AdamW, got SGD"),
+    "clip_norm": ({"optimizer": clipped}, "optimizer must be that of the checkpoint, AdamW, got AdamW clip_norm=2"),
+    "loss": (
+        {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
+        "loss must be .*, cross_entropy, got CrossEntropyLoss",
+    ),
+    "metrics": ({"metrics": ["f1"]}, r"metrics must be that of the checkpoint, \['accuracy'\], got \['f1'\]"),
+    "schedule": ({"schedule": "cosine"}, "schedule must be .*, one_cycle with factors 0.04,.*, got cosine with .* 1, "),
+    "function": (
+        {"schedule": lambda step: smelt.schedule.one_cycle(12)(step) * (1 + (step == 10))},
+        "schedule must be .*, one_cycle with factors.*, got a function with factors",
+    ),
+    "shuffle": ({"shuffle": False}, "shuffle must be that of the checkpoint, True, got False"),
+    "drop_last": ({"drop_last": True}, "drop_last must be that of the checkpoint, False, got True"),
+    "validation": ({"validation": None}, "validation must be that of the checkpoint, sha256 [0-9a-f]{64}, got none"),
+    "other validation": ({"validation": problem(3)}, "validation must be .*, sha256 [0-9a-f]{64}, got sha256"),
+    "monitor": ({"monitor": "val_accuracy"}, "monitor must be that of the checkpoint, val_loss, got val_accuracy"),
+    "patience": ({"patience": 3}, "patience must be that of the checkpoint, None, got 3"),
+    "dataset": ({"train": problem(7)}, "dataset must be that of the checkpoint, sha256 [0-9a-f]{64}, got sha256"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The run folder of two epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    new_trainer().fit(problem(), problem(1), epochs=2, batch_size=BATCH, out=folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHER_RUNS)
+def test_resume_refuses_what_is_another_run(name, finished):
+    change, message = OTHER_RUNS[name]
+    options = {"train": problem(), "validation": problem(1), "epochs": 2, "batch_size": BATCH, **change}
+    trainer = new_trainer(**{k: options.pop(k) for k in ("optimizer", "loss", "metrics", "schedule") if k in options})
+    before, rate = state(trainer.model), trainer.optimizer.lr
+    with pytest.raises(ValueError, match=f"^resume: {message}"):
+        trainer.fit(**options, out=finished, resume=True)
+    assert_same(state(trainer.model), before)
+    assert trainer.optimizer.lr == rate and trainer.steps == 0
+
+
+def test_resume_takes_equal_options_that_are_written_otherwise(finished):
+    """A schedule as a function of the same values, the data in another place."""
+    trainer = new_trainer(schedule=smelt.schedule.one_cycle(12), metrics=[smelt.metrics.Accuracy()])
+    train, validation = (data.ArrayDataset(*map(smelt.tensor, problem(seed))) for seed in (0, 1))
+    trainer.fit(train, validation, epochs=2, batch_size=BATCH, out=finished, resume=True)
+    assert trainer.steps == 12
+
+
+def test_a_checkpoint_that_does_not_tell_the_options_is_taken(tmp_path):
+    """The fixture was written before they were noted."""
+    fixture = make.FOLDER / "checkpoint-format-1.safetensors"
+    assert "options" not in smelt.read_metadata(fixture)["smelt.trainer"]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-00000007.safetensors").write_bytes(fixture.read_bytes())
+    trainer, options = make.trainer()
+    trainer.schedule = "one_cycle"
+    trainer.fit(**options, out=tmp_path, resume=True, shuffle=False, patience=None)
+    assert trainer.steps == 10
+    trainer, options = make.trainer()
+    with pytest.raises(ValueError, match="schedule must be that of the checkpoint, one_cycle"):
+        trainer.fit(**options, out=tmp_path, resume=True, shuffle=False)

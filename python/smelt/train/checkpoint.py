@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import _core
 from .._core import Tensor
+from ..nn.module import Module
 from ..serialization import model_metadata, read_file, write_file
 
 if TYPE_CHECKING:
@@ -24,6 +28,61 @@ def _metadata(trainer: Trainer, measured: dict[str, Any]) -> dict[str, Any]:
     return model_metadata(trainer.model, trainer.labels, trainer.preprocess, measured, None)
 
 
+def options(run: _Run) -> dict[str, Any]:
+    """What makes a run the one that it is, as JSON values; what cannot be told is left out."""
+    trainer, loader = run.trainer, run.loader
+    optimizer, loss, schedule = trainer.optimizer, trainer.loss, trainer.schedule
+    notes = [f"clip_norm={optimizer.clip_norm:g}"] if optimizer.clip_norm is not None else []
+    notes += ["nesterov"] if getattr(optimizer, "nesterov", False) else []
+    steps = run.epochs * len(loader)
+    sampled = range(0, steps, 1 + steps // 20_000)
+    found = {
+        "monitor": run.monitor,
+        "patience": None if run.patience is None else int(run.patience),
+        "optimizer": " ".join([type(optimizer).__name__, *notes]),
+        "loss": repr(loss) if isinstance(loss, Module) else getattr(loss, "__qualname__", type(loss).__name__),
+        "metrics": [metric.name for metric in trainer.metrics],
+        "shuffle": bool(loader.shuffle),
+        "drop_last": bool(loader.drop_last),
+        "dataset": _fingerprint(loader.dataset),
+        "validation": "none" if run.validation is None else _fingerprint(run.validation.dataset),
+        "schedule": {  # the last: others change its length
+            "name": "a function" if callable(schedule) else schedule or "constant",
+            "factors": [float(run.factor(index)) for index in sorted({(steps - 1) * i // 8 for i in range(9)})],
+            "mean": sum(float(run.factor(index)) for index in sampled) / len(sampled),
+        },
+    }
+    return {name: value for name, value in found.items() if value is not None or name == "patience"}
+
+
+def _fingerprint(dataset: Any) -> str | None:
+    """None where there are values that are not finite: a run that they ended may go on with repaired ones."""
+    arrays = [array for array in (dataset.x, dataset.y) if array is not None]
+    if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in arrays):
+        return None
+    return f"sha256 {dataset.sha256()}"
+
+
+def _check_same_run(run: _Run, notes: dict[str, Any]) -> None:
+    """Another run is refused; what a checkpoint of an earlier version does not tell is taken to agree."""
+    loader = run.loader
+    counts = {"batch_size": loader.batch_size, "rows": len(loader.dataset), "seed": loader.seed, "epochs": run.epochs}
+    old = {name: notes[name] for name in (*counts, "monitor") if name in notes}
+    old.update(notes.get("options", {}))
+    for name, value in {**counts, **run.options}.items():
+        before = old.get(name, value)
+        if name == "schedule":
+            pairs = zip([*before["factors"], before["mean"]], [*value["factors"], value["mean"]])
+            if all(math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) for a, b in pairs):
+                continue  # the factors are what counts, and another machine's cosine may round otherwise
+            before, value = (
+                f"{s['name']} with factors {', '.join(f'{f:.4g}' for f in s['factors'])}, in the mean {s['mean']:.6g}"
+                for s in (before, value)
+            )
+        if before != value:
+            raise ValueError(f"resume: {name} must be that of the checkpoint, {before}, got {value}")
+
+
 def write(run: _Run, path: Path) -> None:
     """Model, optimizer, random numbers, loader, history, best weights so far."""
     trainer = run.trainer
@@ -35,6 +94,7 @@ def write(run: _Run, path: Path) -> None:
         tensors.update({f"best.{name}": t for name, t in run.best.items()})
     tensors["loader.position"] = _core.to_tensor([run.loader.epoch, run.loader.position])
     notes = {
+        "options": run.options,
         "taken": run.taken,
         "steps": trainer.steps,
         "epochs": run.epochs,
@@ -49,7 +109,6 @@ def write(run: _Run, path: Path) -> None:
         "history": run.history.rows,
         "mean": run.mean.state(),
         "metrics": [metric.state() for metric in trainer.metrics],
-        "monitor": run.monitor,
         "best_value": None if run.best is None else run.best_value,
         "stale_epochs": run.stale_epochs,
         "seconds": run.seconds,
@@ -64,14 +123,7 @@ def restore(run: _Run, path: Path) -> None:
     notes = metadata.get("smelt.trainer")
     if metadata.get("smelt.kind") != "checkpoint" or notes is None:
         raise ValueError(f"resume: {path} must be a checkpoint, it is a {metadata.get('smelt.kind')}")
-    for key, value in (
-        ("batch_size", run.loader.batch_size),
-        ("rows", len(run.loader.dataset)),
-        ("seed", run.loader.seed),
-        ("epochs", run.epochs),
-    ):
-        if notes[key] != value:
-            raise ValueError(f"resume: {key} must be that of the checkpoint, {notes[key]}, got {value}")
+    _check_same_run(run, notes)
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

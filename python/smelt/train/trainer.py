@@ -354,6 +354,7 @@ class _Run:
         self.best_value = math.nan
         self.stale_epochs = 0
         self.seconds = 0.0
+        self.options = {} if folder is None else checkpoint.options(self)
         for metric in trainer.metrics:
             metric.reset()
 

@@ -25,7 +25,8 @@ def random_slice(rng, n):
 def random_index(rng, shape, arrays):
     """A valid index for the shape: ints, slices, None, Ellipsis, and with `arrays` masks and integer arrays."""
     key, axis = [], 0
-    axes = int(rng.integers(0, len(shape) + 1))  # how many axes the part before an Ellipsis covers
+    # How many axes the part before an Ellipsis covers; often all, and then the Ellipsis stands anywhere and covers none.
+    axes = len(shape) if rng.random() < 0.5 else int(rng.integers(0, len(shape) + 1))
     common = [(), (1,), (3,), (2, 3), (2, 1), (0,)][int(rng.integers(6))]  # the shape of all index arrays
     masks = 0
     while axis < axes:
@@ -50,10 +51,11 @@ def random_index(rng, shape, arrays):
         else:
             key.append(random_slice(rng, n))
         axis += 1
-    if rng.random() < 0.4:
+    if rng.random() < (0.8 if axis == len(shape) else 0.4):
         left = len(shape) - axis
-        at = int(rng.integers(0, len(key) + 1)) if left == 0 else len(key)
-        key.insert(at, Ellipsis)
+        places = range(len(key) + 1) if left == 0 else [len(key)]
+        between = [i for i in places[1:-1] if isinstance(key[i - 1], np.ndarray) and isinstance(key[i], np.ndarray)]
+        key.insert(int(rng.choice(between or places)), Ellipsis)
     return tuple(key) if len(key) != 1 or rng.random() < 0.5 else key[0]
 
 
@@ -194,6 +196,29 @@ def test_arrays_apart_go_to_the_front():
         got = smelt.from_numpy(a)[key]
         assert got.shape == a[key].shape
         np.testing.assert_array_equal(got.numpy(), a[key])
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        (slice(None), slice(None), [0, 1, 0], ..., [1, 0, 1]),
+        (slice(None), slice(None), 0, ..., [1, 0, 1]),
+        (slice(None), slice(None), [1, 0], ..., 1),
+        (None, 0, [0], ..., 1, [1, 0]),
+        (slice(None), slice(None), ..., [0, 1, 0], [1, 0, 1]),
+        (slice(None), slice(None), [0, 1, 0], [1, 0, 1], ...),
+        (slice(None), np.array([[True, False]]), ..., [1, 0, 1]),
+    ],
+    ids=str,
+)
+def test_an_ellipsis_over_no_axis_separates_arrays(key):
+    a = numbered((3, 1, 2, 2))
+    x = smelt.tensor(a)
+    assert x[key].shape == a[key].shape
+    np.testing.assert_array_equal(x[key].numpy(), a[key])
+    value = -numbered(a[key].shape) - 1
+    a[key], x[key] = value, value
+    np.testing.assert_array_equal(x.numpy(), a)
 
 
 def test_the_last_of_repeated_indices_wins():

@@ -14,7 +14,10 @@ from .functions import tensor
 
 
 def _expand_key(x: Tensor, key: Any) -> list[Any]:
-    """The key as one item for each axis of x, and None; masks become index tensors."""
+    """The key as one item for each axis of x, and None; masks become index tensors.
+
+    A ``...`` that covers no axis stays: as in NumPy, it separates the arrays on its sides.
+    """
     items: list[Any] = list(key) if isinstance(key, tuple) else [key]
     out: list[Any] = []
     used = 0
@@ -41,7 +44,7 @@ def _expand_key(x: Tensor, key: Any) -> list[Any]:
     if at is None:
         out += [slice(None)] * (x.ndim - used)
     else:
-        out[at : at + 1] = [slice(None)] * (x.ndim - used)
+        out[at : at + 1] = [slice(None)] * (x.ndim - used) or [Ellipsis]
     expanded: list[Any] = []
     axis = 0
     for item in out:
@@ -61,7 +64,7 @@ def _expand_key(x: Tensor, key: Any) -> list[Any]:
             axis += item.ndim
         else:
             expanded.append(item)
-            axis += item is not None
+            axis += item is not None and item is not Ellipsis
     return expanded
 
 
@@ -70,9 +73,11 @@ def _is_flag(item: Any) -> bool:
 
 
 def _items(x: Tensor, key: Any) -> list[Any]:
-    """An item for each axis of x, and None: slices and index tensors, with which integers broadcast."""
+    """The expanded key, with index tensors in place of integers, since those broadcast with arrays."""
     return [
-        item if item is None or isinstance(item, (slice, Tensor)) else _core.full([], index_of(item), "int64", x.device)
+        item
+        if item is None or item is Ellipsis or isinstance(item, (slice, Tensor))
+        else _core.full([], index_of(item), "int64", x.device)
         for item in _expand_key(x, key)
     ]
 
@@ -109,6 +114,8 @@ def get_item(x: Tensor, key: Any) -> Tensor:
     items = _items(x, key)
     arrays = [i for i, item in enumerate(items) if isinstance(item, Tensor)]
     together = arrays[-1] - arrays[0] + 1 == len(arrays)
+    items = [item for item in items if item is not Ellipsis]
+    arrays = [i for i, item in enumerate(items) if isinstance(item, Tensor)]
     basic = tuple(None if _is_flag(item) else slice(None) if isinstance(item, Tensor) else item for item in items)
     part = x[basic]
     shape = part.shape
@@ -138,6 +145,8 @@ def _offsets(x: Tensor, items: list[Any]) -> Tensor:
     before = 0  # others before the first array
     for i, item in enumerate(items):
         extent = 1
+        if item is Ellipsis:  # covers no axis
+            continue
         if item is not None and not _is_flag(item):
             extent = x.shape[axis]
             stride = stride // extent if extent else 0

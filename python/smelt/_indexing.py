@@ -44,7 +44,8 @@ def _expand_key(x: Tensor, key: Any) -> list[Any]:
     if at is None:
         out += [slice(None)] * (x.ndim - used)
     else:
-        out[at : at + 1] = [slice(None)] * (x.ndim - used) or [Ellipsis]
+        if used < x.ndim:
+            out[at : at + 1] = [slice(None)] * (x.ndim - used)
     expanded: list[Any] = []
     axis = 0
     for item in out:

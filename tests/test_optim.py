@@ -1,4 +1,4 @@
-"""Optimizers against float64 references over many steps, and how they pack, skip, freeze, clip and save."""
+"""Optimizers against float64 references over many steps, and how they pack, skip, freeze and clip."""
 
 import gc
 import math
@@ -323,9 +323,9 @@ def test_a_parameter_belongs_to_one_optimizer():
     m = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     opt = optim.SGD(m[0].parameters(), lr=0.1)
     other = optim.AdamW(m[1].parameters())  # other parameters of one model: fine
-    with pytest.raises(ValueError, match=r"parameter '0.weight' already belongs to another optimizer; call release"):
+    with pytest.raises(ValueError, match=r"^optimizer: parameter '0.weight' already belongs to another optimizer$"):
         optim.SGD(m.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match=r"parameter '1.bias' already belongs to another optimizer; call release"):
+    with pytest.raises(ValueError, match=r"^optimizer: parameter '1.bias' already belongs to another optimizer$"):
         opt.add_group([m[1].bias])
     m(smelt.ones(1, 2)).sum().backward()
     opt.step()
@@ -499,132 +499,6 @@ def test_norm_counts_filled_gradients_alone():
     opt.step()
     assert opt.grad_norm == 5.0
     assert a.tolist() == pytest.approx([-3 - 300 / 1414.23, -4 - 400 / 1414.23], rel=1e-5)  # from the norm in 6 digits
-
-
-# ------------------------------------------------------------------------------------------------------ options and state
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda p: optim.SGD([], lr=0.1), "SGD: needs at least one parameter, got none"),
-        (lambda p: optim.SGD(p, lr=-0.1), "SGD: lr must be at least 0, got -0.1"),
-        (lambda p: optim.SGD(p, lr=float("nan")), "SGD: lr must be at least 0, got nan"),
-        (lambda p: optim.SGD(p, momentum=1.0), "SGD: momentum must be in [0, 1), got 1.0"),
-        (lambda p: optim.SGD(p, nesterov=True), "SGD: nesterov needs momentum above 0, got 0"),
-        (lambda p: optim.Adam(p, betas=(0.9, 1.0)), "Adam: betas must be in [0, 1), got 1.0"),
-        (lambda p: optim.Adam(p, eps=-1.0), "Adam: eps must be at least 0, got -1.0"),
-        (lambda p: optim.AdamW(p, weight_decay=-1.0), "AdamW: weight_decay must be at least 0, got -1.0"),
-        (lambda p: optim.AdamW(p, clip_norm=-1.0), "AdamW: clip_norm must be at least 0, got -1.0"),
-        (
-            lambda p: optim.AdamW([{"params": p, "rate": 1}]),
-            "AdamW: a group needs 'params' and may have lr, betas, eps, weight_decay, got 'params', 'rate'",
-        ),
-        (
-            lambda p: optim.SGD([{"lr": 1}]),
-            "SGD: a group needs 'params' and may have lr, momentum, weight_decay, got 'lr'",
-        ),
-        (
-            lambda p: optim.get("rmsprop", p),
-            "optimizer: must be one of sgd, adam, adamw, got 'rmsprop'",
-        ),
-    ],
-)
-def test_option_errors(make, message):
-    with pytest.raises(ValueError) as caught:
-        make([nn.Parameter(smelt.ones(2))])
-    assert str(caught.value) == message
-
-
-def test_options_set_later_are_used_or_refused():
-    a, b = nn.Parameter(smelt.ones(2)), nn.Parameter(smelt.ones(2))
-    opt = optim.SGD([a], lr=0.1)
-    with pytest.raises(ValueError, match="SGD: momentum must be 0 in an optimizer made without it"):
-        opt.add_group([b], momentum=0.9)
-    opt.add_group([b])
-    opt.groups[0].momentum = 0.9
-    a.sum().backward()
-    with pytest.raises(ValueError, match="SGD: momentum must be 0 in an optimizer made without it"):
-        opt.step()
-    opt.groups[0].momentum = 0.0
-    with pytest.raises(ValueError, match="SGD: lr must be at least 0, got -1"):
-        opt.groups[0].lr = -1.0
-    opt.groups[0].lr = 0.5
-    opt.step()
-    assert a.tolist() == [0.5, 0.5]
-    with pytest.raises(AttributeError, match="'learning_rate'"):
-        opt.groups[0].learning_rate = 0.1
-    with pytest.raises(ValueError, match="SGD: lr must be at least 0"):
-        opt.lr = -1
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("when", ["before the first step", "after a step"])
-def test_state_round_trip(kind, when, rng):
-    """A new optimizer that took over the state goes on with the same bits; parameters of one path stay apart."""
-    cls, options = KINDS[kind]
-
-    def make():
-        smelt.manual_seed(1)
-        layers = nn.Linear(5, 4), nn.Linear(5, 4)
-        parameters = [p for layer in layers for p in layer.parameters()]
-        half = [{"params": parameters[:2], "lr": 0.3}, {"params": parameters[2:]}]
-        return parameters, cls(half, clip_norm=5.0, **options)
-
-    a, first = make()
-    for _ in range(4):
-        give(a, draw(rng, a))
-        first.step()
-    first.lr = 0.004
-    b, second = make()
-    if when == "after a step":
-        give(b, draw(rng, b))
-        second.step()
-    for p, q in zip(a, b):
-        with smelt.no_grad():
-            q.assign_(p.detach())
-    second.load_state_dict(first.state_dict())
-    assert second.steps == 4 and second.lr == 0.004
-    for _ in range(3):
-        grads = draw(rng, a)
-        for parameters, opt in ((a, first), (b, second)):
-            opt.zero_grad()
-            give(parameters, grads)
-            opt.step()
-    for p, q in zip(a, b):
-        np.testing.assert_array_equal(p.detach().numpy(), q.detach().numpy())
-    for s, t in zip(states(first), states(second)):
-        for name in s:
-            np.testing.assert_array_equal(s[name].numpy(), t[name].numpy())
-
-
-def test_a_state_that_does_not_fit_changes_nothing(rng):
-    def make(cls, shape=(3,), **options):
-        return cls([("w", nn.Parameter(smelt.ones(shape))), ("b", nn.Parameter(smelt.ones(2)))], **options)
-
-    opt = make(optim.AdamW, lr=0.125)
-    good = opt.state_dict()
-    bad = [
-        ("'exp_avg' of 'w' must have shape", make(optim.AdamW, (4,)).state_dict()),
-        ("has no option 'momentum'", make(optim.SGD, lr=1.0, momentum=0.5).state_dict()),
-        ("'exp_avg' of parameter 'w' is missing", {**good, "state": {}}),
-        (
-            "has no 'momentum' of parameter 'w'",
-            {**good, "state": {**good["state"], "momentum": good["state"]["exp_avg"]}},
-        ),
-        ("has 1 groups, the state 2", {**good, "groups": good["groups"] * 2}),
-        ("has no option 'momentum'", {**good, "groups": [{**good["groups"][0], "momentum": 0.5}]}),
-        ("lr must be at least 0, got -1", {**good, "groups": [{**good["groups"][0], "lr": -1}]}),
-    ]
-    for message, state in bad:
-        with pytest.raises(ValueError, match=message):
-            opt.load_state_dict({**state, "steps": 9})
-        assert opt.steps == 0 and opt.lr == 0.125 and opt.groups[0].options() == good["groups"][0]
-
-
-def test_repr():
-    p = nn.Parameter(smelt.ones(2))
-    assert repr(optim.SGD([p], lr=0.1, momentum=0.5)) == "SGD(lr=0.1, momentum=0.5, weight_decay=0.0)"
 
 
 def test_release():

@@ -7,25 +7,35 @@ step, several backwards add up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import _core
 from ._core import Tensor
+from .functions._types import is_finite_number
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "get"]
 
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Sequence[dict[str, Any]]
 
 
-def _range(
-    name: str, option: str, value: float, low: float, high: float | None = None, high_open: bool = False
-) -> float:
+def _range(name: str, option: str, value: Any, low: float, high: float | None = None, high_open: bool = False) -> float:
+    if not is_finite_number(value):
+        raise ValueError(f"{name}: {option} must be a finite number, got {value!r}")
     good = value >= low and (high is None or (value < high if high_open else value <= high))
     if not good:
         bounds = f"at least {low:g}" if high is None else f"in [{low:g}, {high:g}{')' if high_open else ']'}"
         raise ValueError(f"{name}: {option} must be {bounds}, got {value}")
     return float(value)
+
+
+def _items(name: str, parameters: Any) -> list[Any]:
+    if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable):
+        raise TypeError(
+            f"{name}: parameters must be a list of tensors, such as model.parameters(), got {type(parameters).__name__}"
+        )
+    return list(parameters)
 
 
 class ParameterGroup:
@@ -76,13 +86,11 @@ class Optimizer:
     def __init__(
         self, parameters: Parameters, options: dict[str, Any], clip_norm: float | None, momentum: bool, nesterov: bool
     ):
-        if clip_norm is not None:
-            _range(type(self).__name__, "clip_norm", clip_norm, 0.0)
         self.clip_norm = clip_norm
         self.groups = []
         self._given: list[tuple[str, Tensor]] = []
         self._core = _core.Optimizer(self._kind, momentum, nesterov)
-        items: list[Any] = list(parameters)
+        items = _items(type(self).__name__, parameters)
         if not items:
             raise ValueError(f"{type(self).__name__}: needs at least one parameter, got none")
         given = items if isinstance(items[0], dict) else [{"params": items}]
@@ -119,7 +127,7 @@ class Optimizer:
         named: list[tuple[str, Tensor]] = []
         taken = {name for name, _ in self._given}
         places = {(p.size and p._address()) or -id(p): (name, p) for name, p in self._given}
-        for item in parameters:
+        for item in _items(type(self).__name__, parameters):
             name, p = item if isinstance(item, tuple) else (getattr(item, "path", "") or "", item)
             if not isinstance(p, Tensor):
                 raise TypeError(f"{type(self).__name__}: parameters must be tensors, got {type(p).__name__}")
@@ -160,8 +168,21 @@ class Optimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
+        checked = _range(type(self).__name__, "lr", value, 0.0)
         for group in self.groups:
-            group.__dict__["lr"] = _range(type(self).__name__, "lr", value, 0.0)
+            group.__dict__["lr"] = checked
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The norm that the gradient of all parameters together is scaled down to, None for no clipping."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        # An infinite norm only measures, and skips steps that are not finite.
+        if value is not None and not (value == math.inf or (is_finite_number(value) and value > 0)):
+            raise ValueError(f"{type(self).__name__}: clip_norm must be above 0, or None, got {value!r}")
+        self._clip_norm = value
 
     @property
     def steps(self) -> int:
@@ -261,6 +282,48 @@ class Optimizer:
             >>> opt.steps, opt.lr
             (5, 0.2)
         """
+        self._check_state(state)
+        own = self.state_dict()["state"]
+        values = {
+            (name, parameter): _core.to_tensor(value)._detach()
+            for name, of in state["state"].items()
+            for parameter, value in of.items()
+        }
+        for name, targets in own.items():
+            for parameter in targets:
+                if (name, parameter) not in values:
+                    raise ValueError(f"load_state_dict: '{name}' of parameter '{parameter}' is missing")
+        for (name, parameter), value in values.items():
+            target = own.get(name, {}).get(parameter)
+            if target is None:
+                raise ValueError(f"load_state_dict: the optimizer has no '{name}' of parameter '{parameter}'")
+            if target.shape != value.shape:
+                raise ValueError(
+                    f"load_state_dict: '{name}' of '{parameter}' must have shape {target.shape}, got {value.shape}"
+                )
+        for (name, parameter), value in values.items():
+            _core.assign(own[name][parameter], value)
+        for group, options in zip(self.groups, state["groups"]):
+            group.__dict__.update({k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+        self._core.steps = state["steps"]
+        self._core.skipped = state.get("skipped", 0)
+
+    def _check_state(self, state: Any) -> None:
+        """The structure of a state, its numbers and its options."""
+        kinds = {"steps": int, "groups": list, "state": dict}
+        good = isinstance(state, dict) and all(isinstance(state.get(key), kind) for key, kind in kinds.items())
+        if not good or not all(isinstance(part, dict) for part in [*state["groups"], *state["state"].values()]):
+            given = (
+                f"a dict with {', '.join(map(repr, state)) or 'nothing'}" if isinstance(state, dict) else repr(state)
+            )
+            raise ValueError(
+                "load_state_dict: needs a dict with 'steps' (a number), 'groups' (a list of dicts) and 'state' (a dict "
+                f"of dicts), got {given}"
+            )
+        for key in ("steps", "skipped"):
+            value = state.get(key, 0)
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+                raise ValueError(f"load_state_dict: '{key}' must be a whole number of at least 0, got {value!r}")
         if len(state["groups"]) != len(self.groups):
             raise ValueError(
                 f"load_state_dict: the optimizer has {len(self.groups)} groups, the state {len(state['groups'])}"
@@ -270,27 +333,6 @@ class Optimizer:
                 if option not in group.options():
                     raise ValueError(f"load_state_dict: {type(self).__name__} has no option '{option}'")
             self._check({**group.options(), **options})
-        own = self.state_dict()["state"]
-        for name, targets in own.items():
-            for parameter in targets:
-                if parameter not in state["state"].get(name, {}):
-                    raise ValueError(f"load_state_dict: '{name}' of parameter '{parameter}' is missing")
-        for name, values in state["state"].items():
-            for parameter, value in values.items():
-                target = own.get(name, {}).get(parameter)
-                if target is None:
-                    raise ValueError(f"load_state_dict: the optimizer has no '{name}' of parameter '{parameter}'")
-                if tuple(target.shape) != tuple(value.shape):
-                    raise ValueError(
-                        f"load_state_dict: '{name}' of '{parameter}' must have shape {target.shape}, got {value.shape}"
-                    )
-        for name, values in state["state"].items():
-            for parameter, value in values.items():
-                _core.assign(own[name][parameter], _core.to_tensor(value)._detach())
-        for group, options in zip(self.groups, state["groups"]):
-            group.__dict__.update({k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
-        self._core.steps = int(state["steps"])
-        self._core.skipped = int(state.get("skipped", 0))
 
     def __repr__(self) -> str:
         groups = "; ".join(", ".join(f"{k}={v}" for k, v in g.options().items()) for g in self.groups)
@@ -308,7 +350,7 @@ class SGD(Optimizer):
         momentum: in [0, 1).
         weight_decay: added to the gradient as a multiple of the parameter, at least 0.
         nesterov: look ahead; needs momentum.
-        clip_norm: scale the gradient of all parameters together down to this norm; a step whose norm is not finite
+        clip_norm: scale the gradient of all parameters together down to this norm, above 0; a step whose norm is not finite
             changes nothing and is counted in ``skipped_steps``.
 
     Raises:
@@ -337,7 +379,7 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov needs momentum above 0, got 0")
         self.nesterov = nesterov
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        items: list[Any] = list(parameters)
+        items = _items("SGD", parameters)
         uses = momentum != 0 or any(isinstance(g, dict) and g.get("momentum", 0) != 0 for g in items)
         self._momentum = uses
         super().__init__(items, options, clip_norm, uses, nesterov)
@@ -366,7 +408,7 @@ class Adam(Optimizer):
         betas: decay of the mean gradient and of the mean square, each in [0, 1).
         eps: added to the root of the mean square, at least 0.
         weight_decay: added to the gradient as a multiple of the parameter, at least 0.
-        clip_norm: scale the gradient of all parameters together down to this norm; a step whose norm is not finite
+        clip_norm: scale the gradient of all parameters together down to this norm, above 0; a step whose norm is not finite
             changes nothing and is counted in ``skipped_steps``.
 
     Raises:
@@ -391,14 +433,22 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
     ):
-        options = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+        options = {
+            "lr": lr,
+            "betas": tuple(betas) if isinstance(betas, list) else betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+        }
         super().__init__(parameters, options, clip_norm, False, False)
 
     @classmethod
     def _check(cls, options: dict[str, Any]) -> None:
         name = cls.__name__
         _range(name, "lr", options["lr"], 0.0)
-        for beta in options["betas"]:
+        betas = options["betas"]
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"{name}: betas must be two numbers, got {betas!r}")
+        for beta in betas:
             _range(name, "betas", beta, 0.0, 1.0, high_open=True)
         _range(name, "eps", options["eps"], 0.0)
         _range(name, "weight_decay", options["weight_decay"], 0.0)
@@ -417,7 +467,7 @@ class AdamW(Adam):
         betas: decay of the mean gradient and of the mean square, each in [0, 1).
         eps: added to the root of the mean square, at least 0.
         weight_decay: at least 0.
-        clip_norm: scale the gradient of all parameters together down to this norm; a step whose norm is not finite
+        clip_norm: scale the gradient of all parameters together down to this norm, above 0; a step whose norm is not finite
             changes nothing and is counted in ``skipped_steps``.
 
     Raises:

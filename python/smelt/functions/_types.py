@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -51,3 +53,11 @@ def pair(name: str, value: Any) -> tuple[int, int]:
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
         raise ValueError(f"{name}: needs one number or a pair, got {value!r}")
     return int(value[0]), int(value[1])
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether it is a number, Python's or NumPy's, but no bool, and neither infinite nor NaN."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False

@@ -217,3 +217,32 @@ def test_clip_of_integers():
         got = smelt.clip(x, half, 2.5)  # a float beside integers gives float32, as in arithmetic
         assert got.dtype == "float32" and got.tolist() == [1, 2, 2.5]
     assert smelt.clip(x.to("uint8"), -5, 300).tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "grad", [np.array([1.0, 2.0]), np.array([1, 2]), [1, 2.0], (1, 2), smelt.tensor([1.0, 2.0])], ids=repr
+)
+def test_backward_takes_arrays(grad):
+    x = smelt.tensor([3.0, 4.0], requires_grad=True)
+    (x * x).backward(grad)
+    assert x.grad.tolist() == [6, 16]
+    y = smelt.tensor(3.0, requires_grad=True)
+    (y * y).backward(np.float64(0.5))
+    assert y.grad.item() == 3
+
+
+def test_index_functions_take_arrays():
+    x = smelt.tensor([[1.0, 2.0], [3.0, 4.0]])
+    for at in (np.array([[1, 0]]), [[1, 0]], smelt.tensor([[1, 0]])):
+        assert smelt.gather(x, at, 0).tolist() == [[3, 2]]
+        assert smelt.scatter_add(x, at, np.ones((1, 2), np.float32), np.int64(0)).tolist() == [[1, 3], [4, 4]]
+        assert smelt.embedding(at, x).tolist() == [[[3, 4], [1, 2]]]
+        assert smelt.one_hot(at, 2).tolist() == [[[0, 1], [1, 0]]]
+
+
+def test_arange_takes_any_number():
+    for stop in (np.int32(3), np.array(3), smelt.tensor(3)):
+        got = smelt.arange(stop)
+        assert got.dtype == "int64" and got.tolist() == [0, 1, 2]
+    assert smelt.arange(np.float32(1.5)).tolist() == [0, 1]
+    assert smelt.arange(0, -1e300).shape == smelt.arange(0, -1e300, 1e-300).shape == (0,)

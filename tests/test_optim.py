@@ -323,9 +323,9 @@ def test_a_parameter_belongs_to_one_optimizer():
     m = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     opt = optim.SGD(m[0].parameters(), lr=0.1)
     other = optim.AdamW(m[1].parameters())  # other parameters of one model: fine
-    with pytest.raises(ValueError, match=r"^optimizer: parameter '0.weight' already belongs to another optimizer$"):
+    with pytest.raises(ValueError, match=r"'0.weight' already belongs to another optimizer; call release"):
         optim.SGD(m.parameters(), lr=0.1)
-    with pytest.raises(ValueError, match=r"^optimizer: parameter '1.bias' already belongs to another optimizer$"):
+    with pytest.raises(ValueError, match=r"'1.bias' already belongs to another optimizer; call release"):
         opt.add_group([m[1].bias])
     m(smelt.ones(1, 2)).sum().backward()
     opt.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from . import _core
 from . import functions as f
 from ._core import DType, Tensor
 from .functions import tensor
-from .functions._types import Array, DTypeLike
+from .functions._types import Array, DTypeLike, shown
 
 __all__ = ["DType", "Tensor", "tensor"]
 
@@ -139,19 +140,21 @@ def copy(self: Tensor) -> Tensor:
     return _core.copy(self._detach())
 
 
-def backward(self: Tensor, grad: Tensor | None = None, retain_graph: bool = False, create_graph: bool = False) -> None:
+def backward(self: Tensor, grad: Any = None, retain_graph: bool = False, create_graph: bool = False) -> None:
     """Gradients of this tensor with respect to all leaves that it depends on, into their ``.grad``.
 
     The first gradient after ``zero_grad()`` or an optimizer's ``step()`` replaces what ``.grad`` holds; those that
     follow add to it.
 
     Args:
-        grad: gradient of this tensor itself, of its shape and dtype; None means 1 and needs a tensor of one element.
+        grad: gradient of this tensor itself: a tensor of its shape and dtype, or an array or number of its shape; None
+            means 1 and needs a tensor of one element.
         retain_graph: keep the tape for another backward.
         create_graph: not supported.
 
     Raises:
         RuntimeError: nothing below requires a gradient, the tape was freed, or ``create_graph`` is asked for.
+        TypeError: ``grad`` is something else, or a tensor of another dtype.
         ValueError: ``grad`` has another shape, or is missing where it is needed.
 
     Example:
@@ -162,6 +165,10 @@ def backward(self: Tensor, grad: Tensor | None = None, retain_graph: bool = Fals
     """
     if create_graph:
         raise RuntimeError("backward: gradients of gradients are not supported, got create_graph=True")
+    if grad is not None and not isinstance(grad, Tensor):
+        if not isinstance(grad, (np.ndarray, Real, list, tuple)):
+            raise TypeError(f"backward: grad must be a tensor or array, got {shown(grad)}")
+        grad = tensor(grad, self.dtype, self.device)
     _core.backward(self, grad, retain_graph)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import _core
+from .functions._types import as_whole
 
 __all__ = [
     "empty_cache",
@@ -23,6 +24,7 @@ def set_num_threads(count: int) -> None:
         count: from 1 to 256. At the start it is SMELT_NUM_THREADS, else what affinity mask and cgroup quota allow.
 
     Raises:
+        TypeError: it is not a whole number.
         ValueError: the number is outside.
 
     Example:
@@ -32,6 +34,9 @@ def set_num_threads(count: int) -> None:
         1
         >>> smelt.set_num_threads(before)
     """
+    count = as_whole("set_num_threads: the number", count)
+    if not 1 <= count <= 256:
+        raise ValueError(f"set_num_threads: the number must be from 1 to 256, got {count}")
     _core.set_num_threads(count)
 
 

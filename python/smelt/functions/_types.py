@@ -55,8 +55,21 @@ def pair(name: str, value: Any) -> tuple[int, int]:
     return int(value[0]), int(value[1])
 
 
+def as_whole(name: str, value: Any) -> int:
+    """An integer, Python's or NumPy's; ``name`` is that of op and argument."""
+    try:
+        return index(value)
+    except (TypeError, ValueError):  # a tensor of several elements raises the latter
+        raise TypeError(f"{name} must be a whole number, got {shown(value)}") from None
+
+
+def shown(value: Any) -> str:
+    """A value for an error message: numbers and texts in full, of others the type."""
+    return repr(value) if value is None or isinstance(value, (Real, str)) else type(value).__name__
+
+
 def is_finite_number(value: Any) -> bool:
-    """Whether it is a number, Python's or NumPy's, but no bool, and neither infinite nor NaN."""
+    """Whether it is a number, Python's or NumPy's, but no bool, and neither infinite nor NaN, also as a float."""
     try:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer beyond every float

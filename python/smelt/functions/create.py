@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from .. import _core
-from ._types import Array, DTypeLike, Number, Tensor, as_shape
+from ._types import Array, DTypeLike, Number, Tensor, as_shape, as_whole, is_finite_number, shown
 
 __all__ = [
     "arange",
@@ -217,6 +219,17 @@ def empty(*shape: Any, dtype: DTypeLike = "float32", device: str = "cpu") -> Ten
     return _core.empty(as_shape(shape), dtype, device)
 
 
+def _plain(name: str, value: Any) -> Any:
+    """An argument of arange: a number, or a tensor or array of shape ()."""
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
+    if not isinstance(value, Real):
+        raise TypeError(f"arange: {name} must be a number, got {shown(value)}")
+    if not is_finite_number(value):
+        raise ValueError(f"arange: {name} must be a finite number, got {value}")
+    return value
+
+
 def arange(
     start: Number, stop: Number | None = None, step: Number = 1, dtype: DTypeLike | None = None, device: str = "cpu"
 ) -> Tensor:
@@ -233,7 +246,8 @@ def arange(
         Tensor (n,) with n = ceil((stop - start) / step).
 
     Raises:
-        ValueError: ``step`` is 0.
+        TypeError: an argument is not a number.
+        ValueError: ``step`` is 0, or an argument is not finite.
 
     Example:
         >>> smelt.arange(2, 8, 3)
@@ -241,13 +255,17 @@ def arange(
     """
     if stop is None:
         start, stop = 0, start
+    start, stop, step = _plain("start", start), _plain("stop", stop), _plain("step", step)
     if step == 0:
         raise ValueError("arange: step must not be 0")
     if dtype is None:
         whole = all(isinstance(v, (int, np.integer)) for v in (start, stop, step))
         dtype = "int64" if whole else "float32"
     span: Any = stop - start
-    count = max(0, -int(-span // step))
+    steps = -(-span // step)  # infinite where the quotient is beyond every float
+    if steps >= 2**63:
+        raise ValueError(f"arange: there must be fewer than 2**63 numbers, got {start} to {stop} in steps of {step}")
+    count = max(0, int(steps)) if steps > -math.inf else 0
     return _core.arange(start, step, count, dtype, device)
 
 
@@ -271,6 +289,7 @@ def linspace(start: float, stop: float, count: int, dtype: DTypeLike = "float32"
         >>> smelt.linspace(0, 1, 5)
         tensor([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
+    count = as_whole("linspace: count", count)
     if count < 1:
         raise ValueError(f"linspace: count must be at least 1, got {count}")
     return tensor(np.linspace(start, stop, count), dtype=dtype, device=device)
@@ -296,7 +315,8 @@ def eye(rows: int, columns: int | None = None, dtype: DTypeLike = "float32", dev
         tensor([[1., 0.],
                 [0., 1.]])
     """
-    columns = rows if columns is None else columns
+    rows = as_whole("eye: rows", rows)
+    columns = rows if columns is None else as_whole("eye: columns", columns)
     if rows < 0 or columns < 0:
         raise ValueError(f"eye: extents must not be negative, got ({rows}, {columns})")
     i = _core.reshape(arange(rows, device=device), [rows, 1])

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from .. import _core
-from ._types import DTypeLike, Number, Tensor, TensorLike
+from ._types import DTypeLike, Number, Tensor, TensorLike, as_whole, shown
+from .create import tensor
 
 __all__ = ["embedding", "gather", "masked_fill", "nonzero", "one_hot", "scatter_add", "take"]
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """An argument that may be an array; ``name`` is that of op and argument."""
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, (np.ndarray, list, tuple)):
+        raise TypeError(f"{name} must be a tensor or array, got {shown(value)}")
+    return tensor(value)
 
 
 def take(x: Tensor, index: TensorLike, axis: int = 0) -> Tensor:
@@ -26,7 +40,7 @@ def take(x: Tensor, index: TensorLike, axis: int = 0) -> Tensor:
         >>> smelt.take(smelt.tensor([10, 20, 30]), smelt.tensor([2, 0]))
         tensor([30, 10])
     """
-    return _core.take(x, _core.to_tensor(index), axis)
+    return _core.take(x, _core.to_tensor(index), as_whole("take: axis", axis))
 
 
 def gather(x: Tensor, index: Tensor, axis: int) -> Tensor:
@@ -50,7 +64,8 @@ def gather(x: Tensor, index: Tensor, axis: int) -> Tensor:
         tensor([[2],
                 [3]])
     """
-    return _core.gather(x, index, axis)
+    axis = as_whole("gather: the third argument, axis,", axis)
+    return _core.gather(_tensor("gather: x", x), _tensor("gather: index", index), axis)
 
 
 def scatter_add(x: Tensor, index: Tensor, values: Tensor, axis: int) -> Tensor:
@@ -74,7 +89,9 @@ def scatter_add(x: Tensor, index: Tensor, values: Tensor, axis: int) -> Tensor:
         >>> smelt.scatter_add(x, smelt.tensor([0, 2, 0]), smelt.ones(3), axis=0)
         tensor([2., 0., 1.])
     """
-    return _core.scatter_add(x, index, values, axis)
+    axis = as_whole("scatter_add: the fourth argument, axis,", axis)
+    tensors = _tensor("scatter_add: x", x), _tensor("scatter_add: index", index), _tensor("scatter_add: values", values)
+    return _core.scatter_add(*tensors, axis)
 
 
 def embedding(index: Tensor, weight: Tensor, padding_index: int | None = None) -> Tensor:
@@ -98,6 +115,9 @@ def embedding(index: Tensor, weight: Tensor, padding_index: int | None = None) -
         tensor([[1., 2.],
                 [0., 0.]])
     """
+    index, weight = _tensor("embedding: index", index), _tensor("embedding: weight", weight)
+    if padding_index is not None:
+        padding_index = as_whole("embedding: padding_index", padding_index)
     if padding_index is not None and weight.ndim == 2 and not 0 <= padding_index < weight.shape[0]:
         raise ValueError(f"embedding: padding_index must be from 0 to {weight.shape[0] - 1}, got {padding_index}")
     return _core.embedding(index, weight, -1 if padding_index is None else padding_index)
@@ -142,6 +162,7 @@ def masked_fill(x: Tensor, mask: Tensor, value: Number) -> Tensor:
         >>> smelt.masked_fill(smelt.ones(3), smelt.tensor([True, False, True]), 0)
         tensor([0., 1., 0.])
     """
+    mask = _tensor("masked_fill: mask", mask)
     if mask.dtype != "bool":
         raise TypeError(f"masked_fill: mask must be bool, got {mask.dtype}")
     return _core.where(mask, value, x)
@@ -166,6 +187,9 @@ def one_hot(index: Tensor, classes: int, dtype: DTypeLike = "float32") -> Tensor
         tensor([[0., 0., 1.],
                 [1., 0., 0.]])
     """
+    index, classes = _tensor("one_hot: index", index), as_whole("one_hot: classes", classes)
+    if classes < 0:
+        raise ValueError(f"one_hot: classes must not be negative, got {classes}")
     rows = _core.arange(0, 1, classes, "int64", index.device)
     identity = _core.cast(_core.reshape(rows, [classes, 1]) == rows, dtype)
     return _core.take(identity, index, 0)

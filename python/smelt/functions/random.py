@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .. import _core
-from ._types import DTypeLike, Tensor, as_shape
+from ._types import DTypeLike, Tensor, as_shape, as_whole
 
 __all__ = [
     "get_rng_state",
@@ -31,7 +31,8 @@ def manual_seed(seed: int) -> None:
         seed: from 0 to 2^64 - 1.
 
     Raises:
-        ValueError: the seed is outside.
+        TypeError: the seed is not a whole number.
+        ValueError: it is outside.
 
     Example:
         >>> smelt.manual_seed(0)
@@ -40,6 +41,7 @@ def manual_seed(seed: int) -> None:
         >>> bool((a == smelt.rand(3)).all())
         True
     """
+    seed = as_whole("manual_seed: the seed", seed)
     if not 0 <= seed < 2**64:
         raise ValueError(f"manual_seed: the seed must be from 0 to 2**64 - 1, got {seed}")
     _core.manual_seed(seed)
@@ -66,6 +68,9 @@ def set_rng_state(state: dict[str, int]) -> None:
     Args:
         state: from :func:`get_rng_state`.
 
+    Raises:
+        ValueError: it is not such a state.
+
     Example:
         >>> state = smelt.get_rng_state()
         >>> a = smelt.rand(2)
@@ -73,6 +78,11 @@ def set_rng_state(state: dict[str, int]) -> None:
         >>> bool((a == smelt.rand(2)).all())
         True
     """
+    if not isinstance(state, dict) or not {"seed", "offset"} <= set(state):
+        raise ValueError(f"set_rng_state: needs a dict with 'seed' and 'offset', got {state!r}")
+    for key in ("seed", "offset"):
+        if not 0 <= as_whole(f"set_rng_state: {key}", state[key]) < 2**64:
+            raise ValueError(f"set_rng_state: {key} must be from 0 to 2**64 - 1, got {state[key]}")
     _core.set_generator_state(state["seed"], state["offset"])
 
 
@@ -135,6 +145,7 @@ def randint(low: int, high: int, shape: Any, device: str = "cpu") -> Tensor:
         >>> int(x.min()) >= 0 and int(x.max()) < 10
         True
     """
+    low, high = as_whole("randint: low", low), as_whole("randint: high", high)
     if high <= low:
         raise ValueError(f"randint: high must be above low, got {low} and {high}")
     return _core.random_integers(as_shape((shape,)), low, high, device)
@@ -158,6 +169,7 @@ def randperm(n: int, device: str = "cpu") -> Tensor:
         >>> smelt.sort(smelt.randperm(4))
         tensor([0, 1, 2, 3])
     """
+    n = as_whole("randperm: n", n)
     if n < 0:
         raise ValueError(f"randperm: n must not be negative, got {n}")
     high, low = _core.random_bits([n]), _core.random_bits([n])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .. import _core
-from ._types import Tensor, as_shape
+from ._types import Tensor, as_shape, as_whole
 
 __all__ = [
     "broadcast_to",
@@ -328,7 +328,7 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> list[Tensor]:
         List of tensors, in order.
 
     Raises:
-        ValueError: the sizes do not add up to the extent of the axis.
+        ValueError: a size is negative, or they do not add up to the extent of the axis.
 
     Example:
         >>> smelt.split(smelt.arange(5), 2)
@@ -336,14 +336,19 @@ def split(x: Tensor, sizes: int | Sequence[int], axis: int = 0) -> list[Tensor]:
     """
     at = _axis("split", axis, x.ndim)
     extent = x.shape[at]
-    if isinstance(sizes, int):
-        if sizes < 1:
-            raise ValueError(f"split: pieces must have at least 1 element, got {sizes}")
-        sizes = [min(sizes, extent - begin) for begin in range(0, extent, sizes)]
-    if sum(sizes) != extent or any(n < 0 for n in sizes):
-        raise ValueError(f"split: sizes must add up to {extent}, got {list(sizes)}")
+    if isinstance(sizes, Iterable):
+        each = [as_whole("split: a size", n) for n in sizes]
+    else:
+        size = as_whole("split: sizes", sizes)
+        if size < 1:
+            raise ValueError(f"split: pieces must have at least 1 element, got {size}")
+        each = [min(size, extent - begin) for begin in range(0, extent, size)]
+    if any(n < 0 for n in each):
+        raise ValueError(f"split: sizes must not be negative, got {each}")
+    if sum(each) != extent:
+        raise ValueError(f"split: sizes must add up to {extent}, got {each}")
     pieces, begin = [], 0
-    for n in sizes:
+    for n in each:
         part = [(0, e, 1) for e in x.shape]
         part[at] = (begin, n, 1)
         pieces.append(_core.slice(x, part))

@@ -251,7 +251,7 @@ def test_accuracy_and_confusion_matrix(rng):
     assert np.diag(grown.compute()).tolist() == [1, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("k", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
 def test_top_k(k, rng):
     scores, labels, cuts = batches(rng)
     best = np.argsort(-scores, 1)[:, :k]
@@ -259,7 +259,7 @@ def test_top_k(k, rng):
     for cut in cuts:
         m.update(smelt.tensor(scores[cut]), smelt.tensor(labels[cut]))
     assert m.compute() == (best == labels[:, None]).any(1).mean() and m.name == f"top{k}"
-    if k >= 5:
+    if k == 5:
         assert m.compute() == 1
     m.reset()
     m.update(smelt.tensor([[0.5, 0.5, 0.5, 0.5, 0.5]]), smelt.tensor([4]))
@@ -336,7 +336,12 @@ def test_wrong_outputs_and_labels(name):
             lambda: metrics.get("auc"),
             "metrics: must be one of accuracy, precision, recall, f1, confusion_matrix, top<k> or a",
         ),
-        (lambda: metrics.get("top0"), "TopK: k must be at least 1, got 0"),
+        (lambda: metrics.get("top0"), "TopK: k must be a whole number of at least 1, got 0"),
+        (lambda: metrics.TopK(1.5), "TopK: k must be a whole number of at least 1, got 1.5"),
+        (
+            lambda: metrics.TopK(5).update(np.zeros((2, 3)), [0, 1]),
+            "top5: k must be at most the number of classes, 3, got 5",
+        ),
         (lambda: metrics.get("topk"), "metrics: must be one of"),
         (lambda: metrics.F1("binary"), "f1: average must be 'micro', 'macro', 'weighted' or None, got 'binary'"),
         (lambda: metrics.ConfusionMatrix(3).update([3], [0]), "confusion_matrix: classes must be in [0, 3), got 3"),

@@ -163,7 +163,7 @@ class TopK(Metric):
     """The share of rows whose label is among the k highest scores; ties count for the row.
 
     Args:
-        k: how many scores count, at least 1.
+        k: how many scores count, from 1 to the number of classes.
 
     Example:
         >>> m = metrics.TopK(2)
@@ -173,8 +173,8 @@ class TopK(Metric):
     """
 
     def __init__(self, k: int = 5):
-        if k < 1:
-            raise ValueError(f"TopK: k must be at least 1, got {k}")
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
+            raise ValueError(f"TopK: k must be a whole number of at least 1, got {k!r}")
         self.k, self.name = k, f"top{k}"
         self.reset()
 
@@ -184,6 +184,8 @@ class TopK(Metric):
     def update(self, outputs: Any, labels: Any) -> None:
         y = _labels(self.name, labels)
         scores = _scores(self.name, _array(outputs), y)
+        if self.k > scores.shape[1]:
+            raise ValueError(f"{self.name}: k must be at most the number of classes, {scores.shape[1]}, got {self.k}")
         own = scores[np.arange(y.size), y]
         self.right += int(((scores > own[:, None]).sum(1) < self.k).sum())
         self.total += y.size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .. import functions
 from .._core import Tensor
+from ..functions._types import is_finite_number
 from .module import Module
 
 __all__ = [
@@ -18,6 +19,18 @@ __all__ = [
     "Softplus",
     "Tanh",
 ]
+
+
+def _number(name: str, value: float) -> float:
+    if not is_finite_number(value):
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+    return value
+
+
+def _axis(layer: str, axis: int) -> int:
+    if not isinstance(axis, int):
+        raise ValueError(f"{layer}: axis must be a whole number, got {axis!r}")
+    return axis
 
 
 class ReLU(Module):
@@ -45,7 +58,7 @@ class LeakyReLU(Module):
 
     def __init__(self, slope: float = 0.01):
         super().__init__()
-        self.slope = slope
+        self.slope = _number("LeakyReLU: slope", slope)
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.leaky_relu(x, self.slope)
@@ -64,7 +77,7 @@ class ELU(Module):
 
     def __init__(self, alpha: float = 1.0):
         super().__init__()
-        self.alpha = alpha
+        self.alpha = _number("ELU: alpha", alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.elu(x, self.alpha)
@@ -83,6 +96,8 @@ class GELU(Module):
 
     def __init__(self, approximate: str = "none"):
         super().__init__()
+        if approximate not in ("none", "tanh"):
+            raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
         self.approximate = approximate
 
     def forward(self, x: Tensor) -> Tensor:
@@ -150,7 +165,7 @@ class Softmax(Module):
 
     def __init__(self, axis: int = -1):
         super().__init__()
-        self.axis = axis
+        self.axis = _axis(type(self).__name__, axis)
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.softmax(x, self.axis)
@@ -169,7 +184,7 @@ class LogSoftmax(Module):
 
     def __init__(self, axis: int = -1):
         super().__init__()
-        self.axis = axis
+        self.axis = _axis(type(self).__name__, axis)
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.log_softmax(x, self.axis)

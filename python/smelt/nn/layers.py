@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import _core, functions
 from .._core import Tensor
-from ..functions._types import Pair, pair
+from ..functions._types import Pair, is_finite_number, pair
 from . import init
 from .module import Module, Parameter
 
@@ -32,10 +32,40 @@ __all__ = [
 ]
 
 
+_ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu")
+
+
 def _positive(layer: str, **sizes: int) -> None:
     for name, value in sizes.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{layer}: {name} must be a whole number of at least 1, got {value!r}")
+
+
+def _sizes(layer: str, name: str, value: Any, low: int = 1, one: bool = False) -> None:
+    """A number, or a pair unless ``one``, of whole numbers of at least ``low``."""
+    numbers = value if isinstance(value, (tuple, list)) and len(value) == 2 and not one else [value]
+    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= low for n in numbers):
+        kind = "a whole number" if one else "a whole number or a pair of them,"
+        raise ValueError(f"{layer}: {name} must be {kind} of at least {low}, got {value!r}")
+
+
+def _windows(layer: str, stride: Any, padding: Any, dilation: Any, one: bool) -> None:
+    _sizes(layer, "stride", stride, one=one)
+    _sizes(layer, "dilation", dilation, one=one)
+    if not isinstance(padding, str):
+        _sizes(layer, "padding", padding, 0, one)
+    elif padding not in ("same", "valid"):
+        raise ValueError(f"{layer}: padding must be a number, 'same' or 'valid', got {padding!r}")
+
+
+def _known(layer: str, activation: Any, names: tuple[str, ...] = _ACTIVATIONS) -> None:
+    if activation is not None and activation not in names:
+        raise ValueError(f"{layer}: activation must be None or one of {', '.join(names)}, got {activation!r}")
+
+
+def _epsilon(layer: str, eps: Any) -> None:
+    if not is_finite_number(eps) or eps <= 0:
+        raise ValueError(f"{layer}: eps must be a finite number above 0, got {eps!r}")
 
 
 class _Weighted(Module):
@@ -75,6 +105,7 @@ class Linear(_Weighted):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, activation: str | None = None):
         super().__init__()
         _positive("Linear", in_features=in_features, out_features=out_features)
+        _known("Linear", activation)
         self.in_features, self.out_features, self.activation = in_features, out_features, activation
         self._make((out_features, in_features), bias)
 
@@ -125,8 +156,10 @@ class Conv2d(_Weighted):
         _positive("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"Conv2d: groups must divide {in_channels} and {out_channels} channels, got {groups}")
+        _sizes("Conv2d", "kernel_size", kernel_size)
         rows, columns = pair("Conv2d: kernel_size", kernel_size)
-        _positive("Conv2d", kernel_size=min(rows, columns))
+        _windows("Conv2d", stride, padding, dilation, one=False)
+        _known("Conv2d", activation)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, (rows, columns)
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.groups, self.activation = groups, activation
@@ -183,6 +216,8 @@ class Conv1d(_Weighted):
         _positive("Conv1d", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, groups=groups)
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"Conv1d: groups must divide {in_channels} and {out_channels} channels, got {groups}")
+        _windows("Conv1d", stride, padding, dilation, one=True)
+        _known("Conv1d", activation)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.stride, self.padding, self.dilation = stride, padding, dilation
         self.groups, self.activation = groups, activation
@@ -206,6 +241,10 @@ class _BatchNorm(Module):
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, activation: str | None = None):
         super().__init__()
         _positive(type(self).__name__, channels=channels)
+        _known(type(self).__name__, activation, ("relu",))
+        _epsilon(type(self).__name__, eps)
+        if not is_finite_number(momentum) or not 0 <= momentum <= 1:
+            raise ValueError(f"{type(self).__name__}: momentum must be in [0, 1], got {momentum!r}")
         self.channels, self.eps, self.momentum, self.activation = channels, eps, momentum, activation
         self.weight = Parameter(_core.full([channels], 1, "float32", "cpu"))
         self.bias = Parameter(_core.full([channels], 0, "float32", "cpu"))
@@ -297,6 +336,7 @@ class LayerNorm(Module):
     def __init__(self, features: int, eps: float = 1e-5):
         super().__init__()
         _positive("LayerNorm", features=features)
+        _epsilon("LayerNorm", eps)
         self.features, self.eps = features, eps
         self.weight = Parameter(_core.full([features], 1, "float32", "cpu"))
         self.bias = Parameter(_core.full([features], 0, "float32", "cpu"))
@@ -327,8 +367,8 @@ class Embedding(Module):
     def __init__(self, rows: int, features: int, padding_index: int | None = None):
         super().__init__()
         _positive("Embedding", rows=rows, features=features)
-        if padding_index is not None and not 0 <= padding_index < rows:
-            raise ValueError(f"Embedding: padding_index must be in [0, {rows}), got {padding_index}")
+        if padding_index is not None and (not isinstance(padding_index, int) or not 0 <= padding_index < rows):
+            raise ValueError(f"Embedding: padding_index must be in [0, {rows}), got {padding_index!r}")
         self.rows, self.features, self.padding_index = rows, features, padding_index
         self.weight = Parameter(_core.empty([rows, features], "float32", "cpu"))
         init.normal_(self.weight)
@@ -355,8 +395,8 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5):
         super().__init__()
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p must be in [0, 1), got {p}")
+        if not is_finite_number(p) or not 0 <= p < 1:
+            raise ValueError(f"Dropout: p must be in [0, 1), got {p!r}")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
@@ -383,6 +423,9 @@ class Flatten(Module):
 
     def __init__(self, start_axis: int = 1, end_axis: int = -1):
         super().__init__()
+        for name, axis in (("start_axis", start_axis), ("end_axis", end_axis)):
+            if not isinstance(axis, int):
+                raise ValueError(f"Flatten: {name} must be a whole number, got {axis!r}")
         self.start_axis, self.end_axis = start_axis, end_axis
 
     def forward(self, x: Tensor) -> Tensor:
@@ -390,8 +433,17 @@ class Flatten(Module):
 
 
 class _Pool(Module):
+    _one = False  # whether the sizes are numbers, not pairs
+
     def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0):
         super().__init__()
+        layer = type(self).__name__
+        _sizes(layer, "kernel_size", kernel_size, one=self._one)
+        if stride is not None:
+            _sizes(layer, "stride", stride, one=self._one)
+        _sizes(layer, "padding", padding, 0, one=self._one)
+        if any(2 * p > k for p, k in zip(pair(layer, padding), pair(layer, kernel_size))):
+            raise ValueError(f"{layer}: padding must be at most half the kernel, {kernel_size}, got {padding}")
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def extra_repr(self) -> str:
@@ -450,6 +502,8 @@ class MaxPool1d(_Pool):
         (1, 2, 3)
     """
 
+    _one = True
+
     def forward(self, x: Tensor) -> Tensor:
         return functions.max_pool1d(x, self.kernel_size, self.stride, self.padding)
 
@@ -467,6 +521,8 @@ class AvgPool1d(_Pool):
         (1, 2, 3)
     """
 
+    _one = True
+
     def forward(self, x: Tensor) -> Tensor:
         return functions.avg_pool1d(x, self.kernel_size, self.stride, self.padding)
 
@@ -474,6 +530,7 @@ class AvgPool1d(_Pool):
 class _AdaptivePool(Module):
     def __init__(self, output_size: Pair):
         super().__init__()
+        _sizes(type(self).__name__, "output_size", output_size)
         self.output_size = output_size
 
     def extra_repr(self) -> str:

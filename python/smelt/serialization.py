@@ -109,8 +109,15 @@ def architecture(module: Module) -> dict[str, Any]:
     }
 
 
-def build(description: Mapping[str, Any]) -> Module:
+def build(description: Any) -> Module:
     """A new module from :func:`architecture`."""
+    kinds = {"class": str, "arguments": list, "options": dict}
+    good = isinstance(description, dict) and set(description) == set(kinds)
+    if not good or not all(isinstance(description[key], kind) for key, kind in kinds.items()):
+        raise ValueError(
+            "load: an architecture must be a dict of 'class' (a string), 'arguments' (a list) and 'options' (a dict), "
+            f"got {_shortened(description)}"
+        )
     name = description["class"]
     if name not in _REGISTRY:
         raise ValueError(
@@ -119,8 +126,12 @@ def build(description: Mapping[str, Any]) -> Module:
 
     def decode(value: Any) -> Any:
         if isinstance(value, dict):
-            if "module" in value:
+            if set(value) == {"module"}:
                 return build(value["module"])
+            if set(value) != {"dict"} or not isinstance(value["dict"], dict):
+                raise ValueError(
+                    f"load: a dict among arguments must have 'module' or 'dict' alone, got {_shortened(value)}"
+                )
             return {key: decode(item) for key, item in value["dict"].items()}
         return [decode(item) for item in value] if isinstance(value, list) else value
 
@@ -131,7 +142,15 @@ def build(description: Mapping[str, Any]) -> Module:
         inspect.signature(cls).bind(*arguments, **options)
     except TypeError as error:
         raise ValueError(f"load: arguments in the file do not fit class {name!r}: {error}") from None
-    return cls(*arguments, **options)
+    try:
+        return cls(*arguments, **options)
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"load: class {name!r} does not take the arguments in the file: {error}") from error
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 # ----------------------------------------------------------------------------------------------------------- the file
@@ -243,15 +262,23 @@ def read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     for name, entry in entries:
         if entry["dtype"] not in _SAFETENSORS_NAMES:
             raise ValueError(f"load: tensor {name!r} of {path} has dtype {entry['dtype']}, which is not supported")
-        tensors[name] = _from_raw(raw[name], _SAFETENSORS_NAMES[entry["dtype"]], entry["shape"])
+        try:
+            tensors[name] = _from_raw(raw[name], _SAFETENSORS_NAMES[entry["dtype"]], entry["shape"])
+        except (MemoryError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"load: tensor {name!r} of {path} cannot be made: {error}") from None
     ties = metadata.get("smelt.ties", {})
-    if not isinstance(ties, dict) or not all(target in tensors for target in ties.values()):
-        raise ValueError(f"load: {path} is damaged: smelt.ties must name tensors of the file, got {ties}")
+    good = isinstance(ties, dict) and all(isinstance(target, str) and target in tensors for target in ties.values())
+    if not good or any(name in tensors for name in ties):
+        raise ValueError(
+            f"load: {path} is damaged: smelt.ties must give further names to tensors of the file, got {_shortened(ties)}"
+        )
     tensors.update({name: tensors[target] for name, target in ties.items()})
     return tensors, metadata
 
 
 def _from_raw(raw: bytes, dtype: str, shape: list[int]) -> Tensor:
+    if dtype == "bool" and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
+        raise ValueError("bytes of a bool tensor must be 0 or 1")
     out = _core.empty(list(shape), dtype, "cpu")
     out._set_bytes(raw)
     return out
@@ -385,6 +412,9 @@ def load(path: Any) -> Module:
     tensors, metadata = read_file(file)
     if "smelt.architecture" not in metadata:
         raise ValueError(f"load: {file} has weights but no architecture")
+    for key, kinds, need in _NOTES:
+        if key in metadata and not isinstance(metadata[key], kinds):
+            raise ValueError(f"load: {file}: {key} must be {need}, got {_shortened(metadata[key])}")
     state = _core.generator_state()
     try:
         return _restore(tensors, metadata)
@@ -395,9 +425,23 @@ def load(path: Any) -> Module:
         _core.set_generator_state(*state)  # initial weights were drawn, and overwritten
 
 
+_NOTES = (
+    ("smelt.labels", (list, type(None)), "a list"),
+    ("smelt.metrics", (dict, type(None)), "a dict"),
+)
+
+
+def _kind(dtype: Any) -> str:
+    return "floating" if dtype.is_floating else "bool" if dtype == "bool" else "integer"
+
+
 def _restore(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Module:
-    if metadata.get("smelt.kind") == "checkpoint":
+    kind, ties = metadata.get("smelt.kind"), metadata.get("smelt.ties", {})
+    if kind == "checkpoint":
         tensors = {name[6:]: t for name, t in tensors.items() if name.startswith("model.")}
+        ties = {name[6:]: target.removeprefix("model.") for name, target in ties.items() if name.startswith("model.")}
+    elif kind != "model":
+        raise ValueError(f"smelt.kind must be 'model' or 'checkpoint', got {kind!r}")
     # A damaged number must not make a huge model: shapes are compared before there is memory.
     shapes = _shapes(metadata["smelt.architecture"])
     if shapes is not None:
@@ -407,11 +451,14 @@ def _restore(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> Module:
                 raise ValueError(f"'{name}' must have shape {shape} by the architecture, got {found}")
     model = build(metadata["smelt.architecture"])
     own = model.state_dict()
+    for name, value in own.items():
+        if name in tensors and _kind(tensors[name].dtype) != _kind(value.dtype):
+            raise ValueError(f"'{name}' must be {_kind(value.dtype)} by the architecture, got {tensors[name].dtype}")
     for name, parameter in [*model.named_parameters(), *model.named_buffers()]:
         if name in tensors and tensors[name].shape == own[name].shape and tensors[name].dtype != own[name].dtype:
             parameter._set_data(_core.cast(own[name], tensors[name].dtype))
     model.load_state_dict(tensors)
-    _restore_ties(model, metadata.get("smelt.ties", {}))
+    _restore_ties(model, ties)
     preprocess = metadata.get("smelt.preprocess")
     if preprocess is not None:
         from .data import ImagePreprocess
@@ -431,9 +478,12 @@ def _restore_ties(model: Module, ties: Mapping[str, str]) -> None:
         return modules[path], attribute
 
     for name, target in ties.items():
-        owner, attribute = place(name.removeprefix("model."))
-        source, original = place(target.removeprefix("model."))
-        if isinstance(getattr(owner, attribute), Parameter):
+        owner, attribute = place(name)
+        source, original = place(target)
+        tied = [isinstance(value, Parameter) for value in (getattr(owner, attribute), getattr(source, original))]
+        if tied[0] != tied[1]:
+            raise ValueError(f"smelt.ties must tie parameters to parameters, got '{name}' and '{target}'")
+        if tied[0]:
             setattr(owner, attribute, getattr(source, original))
 
 

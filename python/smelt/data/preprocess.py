@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import _core
 from .._core import Tensor
-from ..functions._types import Array
+from ..functions._types import Array, is_finite_number
 
 __all__ = ["ImagePreprocess"]
 
@@ -103,16 +103,24 @@ class ImagePreprocess:
             value: the JSON values.
 
         Raises:
-            ValueError: they are of another kind.
+            ValueError: they are of another kind, or damaged.
 
         Example:
             >>> p = data.ImagePreprocess((1, 1, 1), 1.0, [0.0], [1.0])
             >>> data.ImagePreprocess.from_json(p.to_json()).shape
             (1, 1, 1)
         """
-        if value.get("kind") != "image":
-            raise ValueError(f"preprocess: kind must be 'image', got {value.get('kind')!r}")
-        return cls(value["shape"], value["scale"], value["mean"], value["std"])
+        if not isinstance(value, dict) or value.get("kind") != "image":
+            kind = value.get("kind") if isinstance(value, dict) else value
+            raise ValueError(f"preprocess: kind must be 'image', got {kind!r}")
+        parts: list[Any] = [value.get(key) for key in ("shape", "scale", "mean", "std")]
+        shape, scale, mean, std = parts
+        numbers = [*shape, scale, *mean, *std] if all(isinstance(v, list) for v in (shape, mean, std)) else [None]
+        if not all(is_finite_number(v) for v in numbers) or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise ValueError(
+                f"preprocess: needs a shape, a scale, mean and std of finite numbers, got {shape}, {scale}, {mean}, {std}"
+            )
+        return cls(shape, scale, mean, std)
 
     def __repr__(self) -> str:
         return f"ImagePreprocess(shape={self.shape}, scale={self.scale:g}, mean={self.mean}, std={self.std})"

@@ -340,9 +340,7 @@ def _repr(self: Tensor) -> str:
         values = self._numpy()
     except RuntimeError:  # a tensor without memory
         return f"{name}..., shape={self.shape}, dtype={self.dtype})"
-    body = np.array2string(
-        values, precision=4, separator=", ", prefix=name, threshold=1000, floatmode="maxprec", suppress_small=True
-    )
+    body = np.array2string(values, precision=4, separator=", ", prefix=name, threshold=1000, floatmode="maxprec")
     if values.size == 0 and self.ndim != 1:
         body = f"[], shape={self.shape}"
     notes = "" if self.dtype in ("float32", "int64", "bool") else f", dtype={self.dtype}"

@@ -183,11 +183,18 @@ def test_memory_error_names_op_and_bytes(make):
         (smelt.tensor([1.0], requires_grad=True), "tensor([1.], requires_grad=True)"),
         (smelt.tensor([1.0], requires_grad=True) * 2, "tensor([2.], grad_fn=<mul>)"),
         (smelt.tensor([float("nan"), float("inf")]), "tensor([nan, inf])"),
+        (smelt.tensor([3e-5]), "tensor([3.e-05])"),
+        (smelt.tensor([1.5, 3e-5]), "tensor([1.5e+00, 3.0e-05])"),
     ],
 )
 def test_repr(x, text):
     assert repr(x) == text
     assert str(x) == text and f"{x}" == (text if x.ndim else "1.0")
+
+
+def test_repr_of_a_small_number():
+    x = smelt.tensor(3e-5, requires_grad=True)
+    assert repr(x) == "tensor(3.e-05, requires_grad=True)" and repr(x * 2) == "tensor(6.e-05, grad_fn=<mul>)"
 
 
 def test_repr_of_a_large_tensor_is_short():

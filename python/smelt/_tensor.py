@@ -361,6 +361,13 @@ def _set_data(self: Tensor, value: Tensor) -> None:
 
 
 _item = Tensor.item
+_init = Tensor.__init__
+
+
+def _from_tensor(self: Tensor, data: Tensor) -> None:
+    if not isinstance(data, Tensor):
+        raise TypeError(f"Tensor: data must be a tensor, got {type(data).__name__}; use smelt.tensor")
+    _init(self, data)
 
 
 def item(self: Tensor) -> Any:
@@ -508,6 +515,7 @@ def _complete() -> None:
         unsqueeze=f.expand_dims,
         clone=copy,
         data=property(_get_data, _set_data, doc="The values off the tape; assignment writes into the same memory."),
+        __init__=_from_tensor,
         __iter__=_iterate,
         __array__=_array,
         __copy__=_copy,

@@ -204,7 +204,7 @@ class Function:
 
 
 def gradcheck(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor], eps: float = 1e-5, tolerance: float = 1e-6
+    function: Callable[..., Tensor], inputs: Tensor | Sequence[Tensor], eps: float = 1e-5, tolerance: float = 1e-6
 ) -> bool:
     """Compares the gradients of a function with central differences, in float64.
 
@@ -213,7 +213,7 @@ def gradcheck(
 
     Args:
         function: takes the inputs and returns a floating tensor of any shape.
-        inputs: float64 tensors; those that require a gradient are checked, each element of them.
+        inputs: float64 tensors, or one; those that require a gradient are checked, each element of them.
         eps: the distance h.
         tolerance: largest allowed error, relative to the larger of 1 and the gradient.
 
@@ -221,18 +221,28 @@ def gradcheck(
         True.
 
     Raises:
-        ValueError: a gradient is wrong; the message has input, position and both values. Or an input is not float64.
+        ValueError: a gradient is wrong; the message has input, position and both values. Or an input is not float64,
+            or none requires a gradient.
+        TypeError: an input, or what the function returns, is not a tensor.
 
     Example:
         >>> x = smelt.tensor([0.3, -2.0], dtype="float64", requires_grad=True)
         >>> smelt.gradcheck(lambda x: (x * x).sum(), [x])
         True
     """
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    for i, x in enumerate(inputs):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"gradcheck: input {i} must be a tensor, got {type(x).__name__}; use smelt.tensor")
+    if not any(x.requires_grad for x in inputs):
+        raise ValueError("gradcheck: an input must require a gradient, none does; use requires_grad=True")
     for i, x in enumerate(inputs):
         if x.requires_grad and x.dtype != "float64":
             raise ValueError(f"gradcheck: input {i} must be float64, got {x.dtype}")
         x.grad = None
     y = function(*inputs)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"gradcheck: the function must return a tensor, got {type(y).__name__}")
     weights = np.cos(np.arange(y.size) * 1.7).reshape(y.shape)  # a direction that no symmetry hides
     y.backward(_core.cast(_core.from_numpy(np.array(weights), True), y.dtype))
     for i, x in enumerate(inputs):

@@ -132,6 +132,10 @@ class Optimizer:
             if not isinstance(p, Tensor):
                 raise TypeError(f"{type(self).__name__}: parameters must be tensors, got {type(p).__name__}")
             name = name or f"parameter {len(self._given) + len(named)}"
+            frozen = type(p) is Tensor and p.dtype.is_floating and not p.requires_grad  # a Parameter may be
+            if not p.is_leaf or frozen:
+                got = f"a result of {p.grad_fn}" if not p.is_leaf else "requires_grad=False"
+                raise ValueError(f"{type(self).__name__}: {name} must be a leaf that requires a gradient, got {got}")
             place = (p.size and p._address()) or -id(p)
             if place in places:
                 other_name, other = places[place]

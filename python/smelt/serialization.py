@@ -343,6 +343,10 @@ def save(
           (0): Linear(2, 3, bias=True)
         )
     """
+    if not isinstance(model, Module):
+        raise TypeError(
+            f"save: model must be a Module, got {type(model).__name__}; tensors alone are for safetensors or numpy.savez"
+        )
     write_file(Path(path), "model", model.state_dict(), model_metadata(model, labels, preprocess, metrics, data))
 
 

@@ -8,6 +8,7 @@ from numbers import Real
 from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .. import _core
 from .._core import DType, Tensor
 
 if TYPE_CHECKING:
@@ -39,11 +40,31 @@ def as_shape(shape: tuple[Any, ...]) -> list[int]:
         raise TypeError(f"shape: extents must be integers, got {shape!r}") from None
 
 
-def as_axes(axis: Axis) -> list[int] | None:
+def as_axis(op: str, axis: Any) -> int:
+    """One axis."""
+    try:
+        return index(axis)
+    except TypeError:
+        raise TypeError(f"{op}: axis must be an integer, got {axis!r}") from None
+
+
+def as_axes(op: str, axis: Axis) -> list[int] | None:
     """One axis, several, or None for all."""
     if axis is None:
         return None
-    return [axis] if isinstance(axis, int) else [int(a) for a in axis]
+    several: Any = axis
+    if hasattr(several, "__iter__") and not isinstance(several, str) and getattr(several, "ndim", None) != 0:
+        return [as_axis(op, a) for a in several]
+    return [as_axis(op, axis)]
+
+
+def as_tensors(op: str, tensors: Any) -> list[Tensor]:
+    """A sequence of tensors (or arrays) as a list."""
+    items = list(tensors) if hasattr(tensors, "__iter__") else [tensors]
+    for item in items:
+        if not isinstance(item, Tensor) and not hasattr(item, "__array__"):
+            raise TypeError(f"{op}: needs a sequence of tensors, got {type(item).__name__}")
+    return [_core.to_tensor(item) for item in items]
 
 
 def pair(name: str, value: Any) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import _core
-from ._types import Pair, Tensor, pair
+from ._types import Pair, Tensor, as_axis, pair
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -415,7 +415,7 @@ def softmax(x: Tensor, axis: int = -1) -> Tensor:
         >>> smelt.softmax(smelt.tensor([0.0, 0.0]))
         tensor([0.5, 0.5])
     """
-    return _core.softmax(x, axis, False)
+    return _core.softmax(x, as_axis("softmax", axis), False)
 
 
 def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
@@ -435,4 +435,4 @@ def log_softmax(x: Tensor, axis: int = -1) -> Tensor:
         >>> smelt.log_softmax(smelt.tensor([0.0, 0.0]))
         tensor([-0.6931, -0.6931])
     """
-    return _core.softmax(x, axis, True)
+    return _core.softmax(x, as_axis("log_softmax", axis), True)

@@ -6,7 +6,7 @@ Sums and means of float32 are added in float32, chunk by chunk in a fixed order:
 from __future__ import annotations
 
 from .. import _core
-from ._types import Axis, DTypeLike, Tensor, as_axes
+from ._types import Axis, DTypeLike, Tensor, as_axes, as_axis
 
 __all__ = [
     "all",
@@ -45,7 +45,7 @@ def sum(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         >>> smelt.tensor([[1.0, 2.0], [3.0, 4.0]]).sum(axis=0)
         tensor([4., 6.])
     """
-    return _core.sum(x, as_axes(axis), keepdims)
+    return _core.sum(x, as_axes("sum", axis), keepdims)
 
 
 def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -66,7 +66,7 @@ def mean(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         >>> smelt.tensor([[1.0, 2.0], [3.0, 4.0]]).mean()
         tensor(2.5)
     """
-    return _core.mean(x, as_axes(axis), keepdims)
+    return _core.mean(x, as_axes("mean", axis), keepdims)
 
 
 def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: float = 0) -> Tensor:
@@ -95,7 +95,7 @@ def _result_dtype(x: Tensor) -> DTypeLike:
 def _variance(x: Tensor, axis: Axis, keepdims: bool, correction: float) -> Tensor:
     # Of the half types in float32: their distances and sums would be rounded, and float16 overflows.
     x = x if x.dtype == "float64" else _core.cast(x, "float32")
-    axes = as_axes(axis)
+    axes = as_axes("var", axis)
     distance = x - _core.mean(x, axes, True)
     total = _core.sum(distance * distance, axes, keepdims)
     n = x.size // total.size if total.size else 0
@@ -137,7 +137,7 @@ def prod(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         >>> smelt.tensor([2, 3, 4]).prod()
         tensor(24)
     """
-    return _core.prod(x, as_axes(axis), keepdims)
+    return _core.prod(x, as_axes("prod", axis), keepdims)
 
 
 def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -158,7 +158,7 @@ def max(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         >>> smelt.tensor([[1, 5], [7, 2]]).max(axis=1)
         tensor([5, 7])
     """
-    return _core.max(x, as_axes(axis), keepdims)
+    return _core.max(x, as_axes("max", axis), keepdims)
 
 
 def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -179,7 +179,7 @@ def min(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         >>> smelt.tensor([[1, 5], [7, 2]]).min(axis=1)
         tensor([1, 2])
     """
-    return _core.min(x, as_axes(axis), keepdims)
+    return _core.min(x, as_axes("min", axis), keepdims)
 
 
 def any(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -197,7 +197,7 @@ def any(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         >>> smelt.tensor([[0, 1], [0, 0]]).any(axis=1)
         tensor([ True, False])
     """
-    return _core.any(x, as_axes(axis), keepdims)
+    return _core.any(x, as_axes("any", axis), keepdims)
 
 
 def all(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
@@ -215,14 +215,14 @@ def all(x: Tensor, axis: Axis = None, keepdims: bool = False) -> Tensor:
         >>> smelt.tensor([[1, 1], [0, 1]]).all(axis=1)
         tensor([ True, False])
     """
-    return _core.all(x, as_axes(axis), keepdims)
+    return _core.all(x, as_axes("all", axis), keepdims)
 
 
 def _position(x: Tensor, largest: bool, axis: int | None, keepdims: bool) -> Tensor:
     if axis is None:
         flat = _core.extremum(_core.reshape(x, [-1] if x.size else [0]), largest, 0, False)[1]
         return _core.reshape(flat, [1] * x.ndim) if keepdims else flat
-    return _core.extremum(x, largest, axis, keepdims)[1]
+    return _core.extremum(x, largest, as_axis("argmax" if largest else "argmin", axis), keepdims)[1]
 
 
 def argmax(x: Tensor, axis: int | None = None, keepdims: bool = False) -> Tensor:
@@ -281,11 +281,11 @@ def cumsum(x: Tensor, axis: int = -1) -> Tensor:
         >>> smelt.cumsum(smelt.tensor([1, 2, 3]))
         tensor([1, 3, 6])
     """
-    return _core.cumsum(x, axis)
+    return _core.cumsum(x, as_axis("cumsum", axis))
 
 
 def _sorted(op: str, x: Tensor, axis: int, descending: bool) -> tuple[Tensor, Tensor]:
-    last = x.ndim - 1
+    axis, last = as_axis(op, axis), x.ndim - 1
     if x.ndim == 0 or not -x.ndim <= axis <= last:
         raise ValueError(f"{op}: axis must be in [{-x.ndim}, {x.ndim}), got {axis}")
     if axis in (-1, last):
@@ -359,6 +359,8 @@ def topk(x: Tensor, k: int, axis: int = -1, largest: bool = True) -> tuple[Tenso
     """
     values, index = _sorted("topk", x, axis, largest)
     n = x.shape[axis]
+    if not hasattr(k, "__index__"):
+        raise TypeError(f"topk: k must be an integer, got {k!r}")
     if not 0 <= k <= n:
         raise ValueError(f"topk: k must be from 0 to {n}, got {k}")
     part = [(0, extent, 1) for extent in x.shape]

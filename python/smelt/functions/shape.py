@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .. import _core
-from ._types import Tensor, as_shape, as_whole
+from ._types import Tensor, as_axes, as_axis, as_shape, as_tensors, as_whole, pair
 
 __all__ = [
     "broadcast_to",
@@ -32,6 +32,7 @@ __all__ = [
 
 
 def _axis(op: str, axis: int, ndim: int) -> int:
+    axis = as_axis(op, axis)
     if not -ndim <= axis < ndim:
         raise ValueError(f"{op}: axis must be in [{-ndim}, {ndim}), got {axis}")
     return axis % ndim
@@ -102,11 +103,7 @@ def squeeze(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
         >>> smelt.zeros(1, 3, 1).squeeze().shape
         (3,)
     """
-    axes = (
-        range(x.ndim)
-        if axis is None
-        else [_axis("squeeze", a, x.ndim) for a in ([axis] if isinstance(axis, int) else axis)]
-    )
+    axes = range(x.ndim) if axis is None else [_axis("squeeze", a, x.ndim) for a in as_axes("squeeze", axis) or ()]
     for a in axes:
         if axis is not None and x.shape[a] != 1:
             raise ValueError(f"squeeze: axis {a} must have extent 1, shape is {x.shape}")
@@ -286,7 +283,7 @@ def concat(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
         >>> smelt.concat([smelt.tensor([1, 2]), smelt.tensor([3])])
         tensor([1, 2, 3])
     """
-    return _core.concat(list(tensors), axis)
+    return _core.concat(as_tensors("concat", tensors), as_axis("concat", axis))
 
 
 def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
@@ -307,7 +304,7 @@ def stack(tensors: Sequence[Tensor], axis: int = 0) -> Tensor:
         tensor([[1, 2],
                 [3, 4]])
     """
-    items = list(tensors)
+    items = as_tensors("stack", tensors)
     if not items:
         raise ValueError("stack: needs at least one tensor, got none")
     for item in items[1:]:
@@ -373,11 +370,7 @@ def flip(x: Tensor, axis: int | Sequence[int] | None = None) -> Tensor:
         >>> smelt.flip(smelt.arange(3))
         tensor([2, 1, 0])
     """
-    axes = (
-        range(x.ndim)
-        if axis is None
-        else [_axis("flip", a, x.ndim) for a in ([axis] if isinstance(axis, int) else axis)]
-    )
+    axes = range(x.ndim) if axis is None else [_axis("flip", a, x.ndim) for a in as_axes("flip", axis) or ()]
     return _core.slice(x, [(n - 1, n, -1) if i in axes and n else (0, n, 1) for i, n in enumerate(x.shape)])
 
 
@@ -427,7 +420,10 @@ def pad(x: Tensor, widths: Sequence[Any], value: float = 0.0) -> Tensor:
         >>> smelt.pad(smelt.tensor([1, 2]), [(1, 2)])
         tensor([0, 1, 2, 0, 0])
     """
-    return _core.pad(x, [(w, w) if isinstance(w, int) else (int(w[0]), int(w[1])) for w in widths], value)
+    widths = widths.tolist() if hasattr(widths, "tolist") else widths
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise TypeError(f"pad: widths must be a sequence with a number or a pair for each axis, got {widths!r}")
+    return _core.pad(x, [pair("pad: widths", w) for w in widths], value)
 
 
 def _triangle(x: Tensor, diagonal: int, lower: bool) -> Tensor:

@@ -30,6 +30,8 @@ class Parameter(Tensor):
     path: str = ""  # the name in the model whose parameters() gave it last
 
     def __init__(self, data: Tensor, requires_grad: bool = True):
+        if not isinstance(data, Tensor):
+            raise TypeError(f"Parameter: data must be a tensor, got {type(data).__name__}; use smelt.tensor")
         super().__init__(data._detach())
         if requires_grad:
             self.requires_grad = True

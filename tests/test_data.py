@@ -249,6 +249,14 @@ def test_preprocessing_errors():
         (lambda: data.ImagePreprocess((2, 2, 1), 1, [0], [0]), "finite mean and positive std must have 1 numbers"),
         (lambda: data.ImagePreprocess((2, 2, 1), 1, [math.nan], [1]), "must have 1 numbers, got [nan]"),
         (lambda: data.ImagePreprocess((2, 2, 1), 1, [0], [math.nan]), "must have 1 numbers, got [0.0] and [nan]"),
+        (
+            lambda: data.ImagePreprocess.fit(np.array([1.0, 2, np.nan, np.inf]).reshape(2, 2, 1)),
+            "ImagePreprocess: images must be finite, 2 of 4 values are not; the first is nan at (1, 0, 0, 0)",
+        ),
+        (
+            lambda: data.ImagePreprocess.fit(np.ones((2, 2, 1)), 0),
+            "ImagePreprocess: maximum must be finite and above 0",
+        ),
         (lambda: data.ImagePreprocess.from_json({"kind": "text"}), "preprocess: kind must be 'image', got 'text'"),
     ):
         with pytest.raises(ValueError, match=re.escape(message)):

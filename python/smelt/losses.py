@@ -52,6 +52,22 @@ def cross_entropy(
     return _core.cross_entropy(logits, labels, weight, label_smoothing, ignore_index, reduction)
 
 
+def _check_targets(name: str, predictions: Any, targets: Any) -> None:
+    """The two commonest mistakes, with their remedies; the kernel's own checks find the others."""
+    if not isinstance(predictions, Tensor) or not isinstance(targets, Tensor):
+        return
+    if predictions.shape == (*targets.shape, 1):
+        raise ValueError(
+            f"{name}: input and target must have one shape, got {predictions.shape} and {targets.shape}; "
+            f"use y[{':, ' * targets.ndim}None]"
+        )
+    if predictions.dtype.is_floating and not targets.dtype.is_floating:
+        raise TypeError(
+            f"{name}: targets must be {predictions.dtype} as the predictions, got {targets.dtype}; "
+            f'use y.astype("{predictions.dtype}")'
+        )
+
+
 def binary_cross_entropy_with_logits(
     logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None, reduction: str = "mean"
 ) -> Tensor:
@@ -73,6 +89,7 @@ def binary_cross_entropy_with_logits(
         >>> losses.binary_cross_entropy_with_logits(smelt.zeros(2), smelt.tensor([0.0, 1.0]))
         tensor(0.6931)
     """
+    _check_targets("binary_cross_entropy_with_logits", logits, targets)
     return _core.binary_cross_entropy_with_logits(logits, targets, pos_weight, 0.0, reduction)
 
 
@@ -94,6 +111,7 @@ def mse_loss(predictions: Tensor, targets: Tensor, reduction: str = "mean") -> T
         >>> losses.mse_loss(smelt.tensor([1.0, 2.0]), smelt.tensor([1.0, 4.0]))
         tensor(2.)
     """
+    _check_targets("mse_loss", predictions, targets)
     return _core.mse_loss(predictions, targets, None, 0.0, reduction)
 
 
@@ -115,6 +133,7 @@ def l1_loss(predictions: Tensor, targets: Tensor, reduction: str = "mean") -> Te
         >>> losses.l1_loss(smelt.tensor([1.0, 2.0]), smelt.tensor([1.0, 4.0]))
         tensor(1.)
     """
+    _check_targets("l1_loss", predictions, targets)
     return _core.l1_loss(predictions, targets, None, 0.0, reduction)
 
 
@@ -137,6 +156,7 @@ def huber_loss(predictions: Tensor, targets: Tensor, delta: float = 1.0, reducti
         >>> losses.huber_loss(smelt.tensor([0.0, 0.0]), smelt.tensor([0.5, 3.0]))
         tensor(1.3125)
     """
+    _check_targets("huber_loss", predictions, targets)
     return _core.huber_loss(predictions, targets, None, delta, reduction)
 
 
@@ -153,8 +173,8 @@ def get(loss: Any) -> Any:
     """A loss by name; anything that can be called is returned as it is.
 
     Args:
-        loss: ``"cross_entropy"``, ``"binary_cross_entropy_with_logits"``, ``"mse"``, ``"l1"``, ``"huber"``, or a
-            function of predictions and targets.
+        loss: ``"cross_entropy"``, ``"binary_cross_entropy_with_logits"``, ``"mse"``, ``"l1"``, ``"huber"`` (or the
+            name of the function, such as ``"mse_loss"``), or a function of predictions and targets.
 
     Returns:
         A function of predictions and targets.
@@ -168,6 +188,7 @@ def get(loss: Any) -> Any:
     """
     if callable(loss):
         return loss
-    if loss not in _BY_NAME:
+    by_name = {**_BY_NAME, **{function.__name__: function for function in _BY_NAME.values()}}
+    if not isinstance(loss, str) or loss not in by_name:
         raise ValueError(f"loss: must be one of {', '.join(_BY_NAME)} or a function, got {loss!r}")
-    return _BY_NAME[loss]
+    return by_name[loss]

@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import datasets
 from ..data import ArrayDataset, split
+from ..data.preprocess import refuse_not_finite
 from ..functions._types import Array
 from .main import UsageError
 
@@ -72,5 +73,6 @@ def read_npz(path: Path) -> ArrayDataset:
         raise ValueError(f"{path}: x must be (N, H, W, C) and y integers (N,), got {x.shape} and {y.dtype} {y.shape}")
     if len(y) and y.min() < 0:
         raise ValueError(f"{path}: labels must not be negative, got {y.min()}")
+    refuse_not_finite(f"{path}: x", x)
     names = [str(i) for i in range(int(y.max(initial=-1)) + 1)]
     return ArrayDataset(x, y.astype(np.int64), names)

@@ -34,7 +34,7 @@ class ArrayDataset:
         labels: names of the classes, in the order of their numbers.
 
     Raises:
-        ValueError: the lengths differ.
+        ValueError: the lengths differ, or there are fewer labels than classes.
         TypeError: the values are not numbers.
 
     Example:
@@ -49,6 +49,11 @@ class ArrayDataset:
         self.labels = None if labels is None else [str(name) for name in labels]
         if self.y is not None and len(self.x) != len(self.y):
             raise ValueError(f"ArrayDataset: x and y must have one length, got {len(self.x)} and {len(self.y)}")
+        classes = int(self.y.max(initial=-1)) + 1 if self.y is not None and self.y.dtype.kind in "iu" else 0
+        if self.labels is not None and len(self.labels) < classes:
+            raise ValueError(
+                f"ArrayDataset: labels must name every class, got {len(self.labels)} names and class {classes - 1}"
+            )
 
     def __len__(self) -> int:
         return len(self.x)
@@ -94,18 +99,30 @@ class ArrayDataset:
         return f"ArrayDataset(x={self.x.dtype}{self.x.shape}{y})"
 
 
+def as_dataset(name: str, source: Any, kinds: str = "a dataset or a pair (x, y)") -> ArrayDataset:
+    """A dataset, or a pair of arrays as one; ``name`` is that of caller and argument."""
+    if isinstance(source, ArrayDataset):
+        return source
+    if not isinstance(source, (tuple, list)) or len(source) != 2:
+        got = (
+            f"{type(source).__name__} of {len(source)}" if isinstance(source, (tuple, list)) else type(source).__name__
+        )
+        raise TypeError(f"{name} must be {kinds}, got {got}")
+    return ArrayDataset(*source)
+
+
 def permutation(n: int, seed: int, stream: int) -> Array:
     """The numbers 0 to n - 1 in an order that depends on (n, seed, stream) alone."""
     return np.argsort(_core.philox_keys(seed % 2**64, stream, n), kind="stable")
 
 
 def split(
-    dataset: ArrayDataset, fraction: float, stratify: bool = True, seed: int = 0
+    dataset: ArrayDataset | tuple[Any, Any], fraction: float, stratify: bool = True, seed: int = 0
 ) -> tuple[ArrayDataset, ArrayDataset]:
     """Cuts a dataset in two at random.
 
     Args:
-        dataset: what to cut.
+        dataset: what to cut, a dataset or a pair (x, y).
         fraction: the second part's share of the rows, above 0 and below 1; it gets ceil(fraction N) rows.
         stratify: keep each class's share in both parts (within one row); needs integer targets (N,).
         seed: of the random choice.
@@ -115,6 +132,7 @@ def split(
 
     Raises:
         ValueError: the fraction is out of range or leaves a part empty, or there are no classes to stratify by.
+        TypeError: it is neither a dataset nor a pair.
 
     Example:
         >>> d = data.ArrayDataset(np.zeros((10, 1)), np.array([0, 1] * 5))
@@ -124,6 +142,7 @@ def split(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"split: fraction must be above 0 and below 1, got {fraction}")
+    dataset = as_dataset("split: dataset", dataset)
     n = len(dataset)
     wanted = math.ceil(n * fraction)
     if not 0 < wanted < n:

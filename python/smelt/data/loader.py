@@ -10,7 +10,7 @@ import numpy as np
 from .. import _core
 from .._core import Tensor
 from ..functions._types import Array
-from .dataset import ArrayDataset, permutation
+from .dataset import ArrayDataset, as_dataset, permutation
 
 __all__ = ["Loader"]
 
@@ -22,7 +22,7 @@ class Loader:
     in the middle of an epoch goes on as the one before would have.
 
     Args:
-        dataset: where rows come from.
+        dataset: where rows come from, a dataset or a pair (x, y).
         batch_size: rows of a batch; the last one may have fewer.
         shuffle: a new order each epoch.
         seed: of the orders.
@@ -40,6 +40,7 @@ class Loader:
     def __init__(
         self, dataset: ArrayDataset, batch_size: int, shuffle: bool = False, seed: int = 0, drop_last: bool = False
     ):
+        dataset = as_dataset("Loader: dataset", dataset)
         if batch_size < 1:
             raise ValueError(f"Loader: batch_size must be at least 1, got {batch_size}")
         if len(dataset) == 0:
@@ -82,6 +83,12 @@ class Loader:
             [[2, 3]]
         """
         self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
+
+    def __repr__(self) -> str:
+        return (
+            f"Loader({self.dataset}, batch_size={self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
+            f"drop_last={self.drop_last}: {len(self)} batches, at epoch {self.epoch}, batch {self.position})"
+        )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         """The rest of this epoch; afterwards the loader stands at the start of the next."""

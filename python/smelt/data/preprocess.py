@@ -13,6 +13,17 @@ from ..functions._types import Array, is_finite_number
 __all__ = ["ImagePreprocess"]
 
 
+def refuse_not_finite(name: str, values: Array) -> None:
+    """Says how many values are NaN or infinite, and where the first is."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), finite.shape))
+        raise ValueError(
+            f"{name} must be finite, {finite.size - np.count_nonzero(finite)} of {finite.size} values are not; "
+            f"the first is {values[first]} at {first}"
+        )
+
+
 class ImagePreprocess:
     """Images as (values * scale - mean) / std, channel by channel, in float32.
 
@@ -67,10 +78,10 @@ class ImagePreprocess:
         if images.ndim not in (3, 4):
             raise ValueError(f"ImagePreprocess: images must be (N, H, W, C) or (N, H, W), got shape {images.shape}")
         x = images if images.ndim == 4 else images[..., None]
+        refuse_not_finite("ImagePreprocess: images", x)
+        if not np.isfinite(maximum) or maximum <= 0:
+            raise ValueError(f"ImagePreprocess: maximum must be finite and above 0, got {maximum}")
         scaled = x.reshape(-1, x.shape[-1]).astype(np.float64) / maximum
-        bad = scaled.size - int(np.isfinite(scaled).sum())
-        if bad:
-            raise ValueError(f"ImagePreprocess: images must be finite, {bad} values are not")
         varies = scaled.max(0) > scaled.min(0)  # the deviation of a constant is 0 but for rounding
         return cls(x.shape[1:], 1.0 / maximum, scaled.mean(0), np.where(varies, scaled.std(0), 1.0))
 

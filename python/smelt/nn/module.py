@@ -82,6 +82,15 @@ class Module:
         fields["_post_hooks"] = {}
         return self
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        plain = isinstance(value, Tensor) and not isinstance(value, Parameter)
+        if plain and isinstance(self.__dict__.get(name), Parameter):
+            raise TypeError(
+                f"{type(self).__name__}: {name} is a parameter, got a plain tensor; assign an nn.Parameter, or write "
+                f"into it: with smelt.no_grad(): layer.{name}.copy_(...)"
+            )
+        object.__setattr__(self, name, value)
+
     # ------------------------------------------------------------------------------------------------------- calling
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -19,6 +19,8 @@ class History:
         >>> h = History([{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.25}])
         >>> h["train_loss"]
         [0.5, 0.25]
+        >>> h[-1]
+        {'epoch': 2, 'train_loss': 0.25}
     """
 
     def __init__(self, rows: list[dict[str, Any]] | None = None):
@@ -30,7 +32,10 @@ class History:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
 
-    def __getitem__(self, column: str) -> list[Any]:
+    def __getitem__(self, column: Any) -> Any:
+        """A column by its name, or a row by its number: ``history["val_loss"]``, ``history[-1]``."""
+        if not isinstance(column, str):
+            return self.rows[column]
         if self.rows and column not in self.columns:
             raise KeyError(f"history: must be one of {', '.join(self.columns)}, got {column!r}")
         return [row.get(column) for row in self.rows]

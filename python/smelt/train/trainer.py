@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core, losses, metrics, optim, schedule
+from .. import _core, losses, metrics, optim
 from .._core import Tensor
 from ..autograd import no_grad
 from ..data import ArrayDataset, Loader
+from ..data.dataset import as_dataset
 from ..nn.module import Module, evaluating
+from ..schedule import get as _schedule
 from . import checkpoint
 from .callbacks import Callback
 from .history import History
@@ -35,7 +37,7 @@ class Trainer:
         model: takes a batch of inputs, returns outputs.
         loss: a name as in :func:`smelt.losses.get`, or a function of outputs and targets.
         optimizer: an optimizer over the model's parameters, or ``"adamw"``, ``"adam"`` or ``"sgd"``.
-        metrics: names as in :func:`smelt.metrics.get`, or :class:`smelt.metrics.Metric` objects.
+        metrics: names as in :func:`smelt.metrics.get`, or :class:`smelt.metrics.Metric` objects; one name may stand alone.
         device: ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"cuda"``.
         precision: ``"float32"`` (``"fp32"``).
         lr: learning rate, when the optimizer is given by name.
@@ -51,7 +53,7 @@ class Trainer:
         stop: set it True to end ``fit`` after the current step.
 
     Raises:
-        ValueError: a name is unknown.
+        ValueError: a name is unknown, or the optimizer has none of the model's parameters.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
@@ -84,14 +86,35 @@ class Trainer:
         self.optimizer = (
             optim.get(optimizer, model.named_parameters(), lr=lr) if isinstance(optimizer, str) else optimizer
         )
-        self.metrics = [_metric(m) for m in metrics]
+        self.metrics = [_metric(m) for m in ([metrics] if isinstance(metrics, str) else metrics)]
         self.schedule = schedule
+        _schedule(schedule, 1)
+        self._check_optimizer()
         self.preprocess = preprocess
         self.labels = None if labels is None else list(labels)
         self.seed = seed
         self.history = History()
         self.stop = False
         self.steps = 0
+
+    def _check_optimizer(self) -> None:
+        """An optimizer over another model's parameters would train that one."""
+        own = {id(p) for p in self.model.parameters()}
+        if own.isdisjoint(id(p) for _, p in self.optimizer._given):
+            names = ", ".join([name for name, _ in self.optimizer._given][:3])
+            raise ValueError(
+                f"Trainer: the optimizer must have parameters of the model, it has {names} ... of another; "
+                "make it with model.parameters()"
+            )
+
+    def __repr__(self) -> str:
+        model = type(self.model).__name__
+        loss = getattr(self.loss, "__name__", None) or repr(self.loss)
+        return (
+            f"Trainer({model} with {sum(p.size for p in self.model.parameters()):,} parameters, loss={loss}, "
+            f"optimizer={self.optimizer}, metrics={[m.name for m in self.metrics]}, schedule={self.schedule!r}, "
+            f"device={self.device!r}, {self.steps} steps)"
+        )
 
     # ---------------------------------------------------------------------------------------------------------- steps
 
@@ -106,7 +129,7 @@ class Trainer:
             return self.loss(outputs, targets), outputs
         except (ValueError, TypeError, IndexError, RuntimeError, MemoryError) as error:
             if len(error.args) == 1 and isinstance(error.args[0], str) and not error.args[0].startswith("Trainer: "):
-                error.args = (f"Trainer: {error.args[0]}",)
+                error.args = (f"Trainer: {error.args[0]}{_hint(error.args[0], x)}",)
             raise
 
     def _check_loss(self, loss: Tensor, x: Any, y: Any, rows: Any) -> float:
@@ -223,9 +246,9 @@ class Trainer:
         columns = [f"{part}_{name}" for part in ("train", "val") for name in ("loss", *(m.name for m in self.metrics))]
         if monitor is not None and monitor not in columns:
             raise ValueError(f"Trainer: monitor must be one of {', '.join(columns)}, got {monitor!r}")
-        loader = self._loader(train, batch_size, shuffle, drop_last)
+        loader = self._loader("train", train, batch_size, shuffle, drop_last)
         if validation is not None:
-            validation = self._loader(validation, 256, shuffle=False)
+            validation = self._loader("validation", validation, 256, shuffle=False)
         folder = None if out is None else RunFolder(out, resume)
         handler = folder.log_handler() if folder is not None else None
         try:
@@ -242,10 +265,10 @@ class Trainer:
             if handler is not None:
                 handler.close()
 
-    def _loader(self, source: Any, batch_size: int, shuffle: bool, drop_last: bool = False) -> Loader:
+    def _loader(self, name: str, source: Any, batch_size: int, shuffle: bool, drop_last: bool = False) -> Loader:
         if isinstance(source, Loader):
             return source
-        dataset = source if isinstance(source, ArrayDataset) else ArrayDataset(*source)
+        dataset = as_dataset(f"Trainer: {name}", source, "a dataset, a Loader or a pair (x, y)")
         if dataset.y is None:
             raise ValueError("Trainer: the dataset must have targets, got y=None")
         return Loader(dataset, batch_size, shuffle, self.seed, drop_last)
@@ -273,7 +296,7 @@ class Trainer:
         mean = metrics.Loss()
         for metric in self.metrics:
             metric.reset()
-        loader = copy.copy(self._loader(dataset, batch_size, shuffle=False))
+        loader = copy.copy(self._loader("dataset", dataset, batch_size, shuffle=False))
         loader.position = 0  # the whole epoch, and a loader of the caller's stays where it stands
         with evaluating(self.model), no_grad():
             for x, y in loader:
@@ -343,7 +366,7 @@ class _Run:
         self.handler = handler
         self.monitor = monitor or "val_loss"
         self.first_epoch = self.loader.epoch  # of a loader that was used before
-        self.factor = schedule.get(trainer.schedule, epochs * len(loader))
+        self.factor = _schedule(trainer.schedule, epochs * len(loader))
         self.base_rates: list[float] = []  # of the groups: what the schedule multiplies
         self.written_rates: list[float] = []  # what it gave last
         self.take_rates()
@@ -535,6 +558,16 @@ def predict(model: Module, x: Any, preprocess: Any, device: str, batch_size: int
             inputs = preprocess(batch) if preprocess is not None else batch
             outputs.append(model(_core.to_device(inputs, device)))
     return _core.concat(outputs, 0)
+
+
+def _hint(message: str, x: Any) -> str:
+    """What to do about an error that data and options of the trainer lead to."""
+    dtype = str(getattr(x, "dtype", ""))
+    if "both must have one dtype" in message and dtype and "float" not in dtype:
+        return f'; the inputs are {dtype}: use x.astype("float32"), or a preprocess'
+    if "batch_norm: training needs more than 1 value" in message:
+        return "; a last batch of one row is left out with drop_last=True"
+    return ""
 
 
 def _metric(metric: Any) -> metrics.Metric:

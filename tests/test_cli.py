@@ -137,9 +137,16 @@ USAGE = {
     "train digits --out full": "full must be empty, it has files; choose another or pass --resume",
     "train digits --out full/notes.txt": "full/notes.txt must be a folder",
     "train digits --resume": "there is no run to resume",
+    "train digits --resume --out nothere": "there is no run to resume in nothere",
+    "train digits --resume --out full": "there is no run to resume in full",
     "evaluate": "RUN",
-    "evaluate nosuch": "nosuch must be a run folder",
-    "predict nosuch x.npy": "nosuch does not exist",
+    "evaluate nosuch": "nosuch must be a run folder or a model file",
+    "evaluate RUN/model.safetensors": "has no config.json .*--data: digits, mnist, fashion-mnist, kmnist, or an .npz file",
+    "evaluate RUN/model.safetensors --data full": "dataset must be one of digits, .* got 'full'",
+    "predict nosuch x.npy": "nosuch must be a run folder or a model file, it does not exist",
+    "predict full x.npy": "full must be a run folder or a model file, it has no model.safetensors",
+    "predict RUN x.npy --out no/labels.csv": "--out must be a file in a folder that exists, got no/labels.csv",
+    "predict RUN x.npy --out full": "--out must be a file in a folder that exists, got full",
     "predict RUN missing.npy": "missing.npy does not exist",
     "predict RUN full/notes.txt": "input must end in .npy, .npz, .idx, .png or .csv, got 'notes.txt'",
     "train digits --out RUN --resume --seed 5 --epochs 3": "--seed must be that of the run to resume, 0, got 5",
@@ -170,10 +177,12 @@ def test_train_prints_a_table_and_the_result(trained):
     assert re.split(r" {2,}", lines[0].strip()) == [
         "epoch", "train loss", "train acc", "val loss", "val acc", "seconds",
     ]  # fmt: skip
-    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"] and len(lines) == 6
-    assert lines[4].startswith(f"run folder {folder}, trained for ")
-    found = LAST_LINE.fullmatch(lines[5])
-    assert found, lines[5]
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"] and len(lines) == 7
+    assert re.fullmatch(rf"run folder {folder}, trained for \d+\.\d s, \d+\.\d s in all", lines[4])
+    assert lines[5] in [f"{start}next: smelt predict {folder} INPUT" for start in ("", f"pictures in {folder}/plots; ")]
+    assert (folder / "plots").is_dir() == lines[5].startswith("pictures")
+    found = LAST_LINE.fullmatch(lines[6])
+    assert found, lines[6]
     model = smelt.load(folder)
     with smelt.no_grad():
         right = int((model(model.preprocess(test.x)).argmax(-1).numpy() == test.y).sum())
@@ -234,7 +243,11 @@ def test_train_json_is_one_object_and_the_rest_goes_to_standard_error(tmp_path):
     done = smelt_command(*command, cwd=tmp_path)
     assert done.returncode == 1, "the accuracy is below the one asked for"
     result = one_object(done.stdout)
-    assert "train loss" in done.stderr and len(done.stderr.splitlines()) == 2
+    assert "train loss" in done.stderr and len(done.stderr.splitlines()) == 3
+    below = re.fullmatch(
+        r"smelt train: test accuracy (0\.\d{4}) is below --min-accuracy 0\.9999", done.stderr.splitlines()[2]
+    )
+    assert 0 <= result["test"]["accuracy"] - float(below[1]) < 1e-4
     assert re.fullmatch(r"runs/digits-mlp-\d{8}-\d{6}", result["run"]) and (tmp_path / result["run"]).is_dir()
     assert result["seed"] == 3 and result["epochs"] == 1 and 0 < result["test"]["accuracy"] < 0.9999
     assert {"precision", "recall", "f1", "loss", "confusion_matrix"} <= result["test"].keys()
@@ -247,7 +260,7 @@ def test_train_min_accuracy_reached_and_quiet(call, tmp_path):
     code, output, errors = call(
         "train", "digits", "--epochs", "2", "--quiet", "--min-accuracy", "0.5", "--validation", "0", "--out", "r"
     )
-    assert code == 0 and errors == "" and len(output.splitlines()) == 2
+    assert code == 0 and errors == "" and len(output.splitlines()) == 3
     assert all("val_loss" not in row for row in json.loads((tmp_path / "r" / "history.json").read_text()))
 
 
@@ -272,13 +285,17 @@ def test_ctrl_c_gives_130_and_a_run_to_resume(tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    found = re.fullmatch(r"\nsmelt: interrupted after step (\d+); go on with resume from run\n", errors)
-    assert found, errors
+    found = re.fullmatch(r"\nsmelt: interrupted after step (\d+); go on with: smelt (.*) --resume\n", errors)
+    assert found and shlex.split(found[2]) == command[len(SMELT) :], errors
     names = [p.name for p in (tmp_path / "run").rglob("*") if p.is_file()]
     assert f"step-{int(found[1]):08d}.safetensors" in names and not [n for n in names if n.endswith(".tmp")]
     done = run([*command, "--resume"], tmp_path)
     assert done.returncode == 0 and LAST_LINE.fullmatch(done.stdout.splitlines()[-1])
-    assert "resumed from run/checkpoints/step-" in (tmp_path / "run" / "log.txt").read_text()
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "resumed from run/checkpoints/step-" in log and "starting anew" not in log
+    found = re.search(r"trained for (\S+) s since the run began, (\S+) s in this command\n", done.stdout)
+    seconds = [row["seconds"] for row in json.loads((tmp_path / "run" / "history.json").read_text())]
+    assert found[1] == f"{seconds[-1]:.1f}" and seconds == sorted(seconds)
     assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 12
 
 
@@ -299,6 +316,20 @@ def test_evaluate_measures_the_same_again(trained, call):
     code, output, errors = call("evaluate", folder, "--json")
     assert code == 0 and errors == ""
     assert one_object(output)["test"] == json.loads((folder / "metrics.json").read_text())["test"]
+
+
+@pytest.mark.parametrize("data_option", ["digits", "test.npz"])
+def test_evaluate_takes_models_of_trainers_and_files(data_option, trained, call, tmp_path):
+    folder, done, test = trained
+    np.savez(tmp_path / "test.npz", x=test.x, y=test.y)
+    checkpoint = sorted((folder / "checkpoints").iterdir())[-1]
+    (tmp_path / "bare").mkdir()  # as Trainer.fit leaves it: without config.json
+    (tmp_path / "bare" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    for path in ("bare", folder / "model.safetensors"):
+        code, output, errors = call("evaluate", path, "--data", data_option)
+        assert (code, output, errors) == (0, done.stdout.splitlines()[-1] + "\n", "")
+    code, output, errors = call("evaluate", checkpoint, "--data", data_option)
+    assert code == 0 and LAST_LINE.fullmatch(output.rstrip()), errors
 
 
 def write_idx(path, array):
@@ -355,6 +386,9 @@ def test_predict_writes_csv(trained, call, tmp_path):
     _, labels, _ = call("predict", folder, "x.npy")
     assert call("predict", folder, "x.npy", "--out", "labels.csv") == (0, "", "")
     assert (tmp_path / "labels.csv").read_text() == "label\n" + labels
+    code, output, errors = call("predict", folder, "x.npy", "--out", "more.csv", "--json")
+    assert (code, one_object(output), errors) == (0, {"out": "more.csv", "rows": 20}, "")
+    assert (tmp_path / "more.csv").read_text() == "label\n" + labels
     _, printed, _ = call("predict", folder, "x.npy", "--proba")
     assert call("predict", folder, "x.npy", "--proba", "--out", "proba.csv") == (0, "", "")
     assert (tmp_path / "proba.csv").read_text() == printed
@@ -375,7 +409,9 @@ def damage(folder):
 
 FAILURES = {
     "predict RUN wrong.npy": r"images must be \(N, 8, 8, 1\), got shape \(2, 9, 9, 1\)",
-    "predict RUN objects.npy": "objects.npy cannot be read: .*pickle",
+    "predict RUN objects.npy": r"objects.npy cannot be read: it is no array of numbers \(pickled .* not read\)$",
+    "predict RUN none.npz": "^smelt predict: none.npz must hold an array, it has none$",
+    "train nan.npz --out new": r"nan.npz: x must be finite, 2 of 2500 values are not; the first is nan at \(3, 1, 4, 0\)",
     "predict RUN nan.csv": r"inputs must be finite.*first in row 1 of the dataset",
     "predict RUN huge.csv": r"inputs must be finite.*first in row 0 of the dataset",
     "predict diverged.safetensors ones.csv": r"outputs must be finite, the result has 2 values.*row 0 of the dataset",
@@ -387,7 +423,8 @@ FAILURES = {
     "predict RUN cut.idx": "cut.idx",
     "predict CUT right.npy": "model.safetensors.*truncated or damaged|damaged",
     "evaluate CUT": "model.safetensors",
-    "train mnist --data nowhere": "mnist.*nowhere.*SMELT_DATA",
+    "train mnist --data nowhere": "mnist.*nowhere.*SMELT_DATA.*, or run smelt train with --download$",
+    "train digits --out file/run": "^smelt train: file/run: Not a directory$",
     "train digits --device cuda --out new": "cuda",
     "train digits --seed -1 --out new": "seed.*-1",
     "train negative.npz --out new": "labels must not be negative, got -1",
@@ -416,6 +453,11 @@ def test_failures_are_one_line_and_exit_1(arguments, trained, call, tmp_path):
     np.savez_compressed(tmp_path / "cut.npz", x=test.x, y=test.y)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "cut.npz").read_bytes()[:-100])
     (tmp_path / "nothing.npy").write_bytes(b"")
+    (tmp_path / "file").write_bytes(b"")
+    np.savez(tmp_path / "none.npz")
+    x = np.ones((100, 5, 5, 1), np.float32)
+    x[3, 1, 4, 0], x[70, 0, 0, 0] = np.nan, np.inf
+    np.savez(tmp_path / "nan.npz", x=x, y=np.arange(100) % 2)
     write_csv(tmp_path / "words.csv", test.x[:2], False)
     lines = (tmp_path / "words.csv").read_text().splitlines()
     (tmp_path / "words.csv").write_text(lines[0] + "\n" + lines[1].replace("0", "zero", 1) + "\n")

@@ -14,7 +14,7 @@ from .main import UsageError
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
-    """Metrics of a finished run: ``smelt evaluate RUN``.
+    """Metrics of a trained model: ``smelt evaluate RUN``.
 
     Args:
         args: the parsed command line.
@@ -22,21 +22,28 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     Returns:
         What ``--json`` prints, and the exit code.
     """
-    folder = Path(args.path)
-    config = folder / "config.json"
-    if not (folder / "model.safetensors").exists() or not config.exists():
-        raise UsageError(f"{folder} must be a run folder with model.safetensors and config.json")
-    model = load(folder)
+    path = sources.find_model(Path(args.path))
+    config = path / "config.json"
+    if args.data is None and not config.is_file():
+        known = ", ".join(sources.NAMES)
+        raise UsageError(
+            f"{path} has no config.json that names its dataset, as smelt train writes it; "
+            f"name one with --data: {known}, or an .npz file"
+        )
     if args.data is not None and args.data.endswith(".npz"):
         test = sources.read_npz(Path(args.data))
         name = Path(args.data).stem
-    else:
+    elif config.is_file() and args.data not in sources.NAMES:
         options = json.loads(config.read_text())["options"]
         source = sources.open_source(options["dataset"], args.data or options["data"])
         test, name = source.test, source.name
+    else:
+        source = sources.open_source(args.data, None)
+        test, name = source.test, source.name
+    model = load(path)
     preprocess: Any = model.__dict__["preprocess"]
     trainer = Trainer(model.requires_grad_(), preprocess=preprocess, device="cpu")
     measured = report.measure(trainer, test)
     if not args.json:
         print(report.last_line(measured))
-    return {"run": str(folder), "dataset": name, "test": measured}, 0
+    return {"run": str(path), "dataset": name, "test": measured}, 0

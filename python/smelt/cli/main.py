@@ -128,9 +128,11 @@ def build_parser() -> argparse.ArgumentParser:
         "measure a trained model on its test set",
         "smelt evaluate runs/digits-cnn-20260101-120000",
     )
-    p.add_argument("path", metavar="RUN", help="run folder")
+    p.add_argument("path", metavar="RUN", help="run folder, model file or checkpoint")
     p.add_argument(
-        "--data", metavar="FOLDER|PATH", help="folder with the datasets, or an .npz file with arrays x and y"
+        "--data",
+        metavar="FOLDER|PATH|DATASET",
+        help="folder with the datasets, an .npz file with arrays x and y, or a dataset's name",
     )
     p.add_argument("--threads", type=_positive, help="threads of the kernels")
 
@@ -144,9 +146,16 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("path", metavar="RUN", help="run folder or model file")
     p.add_argument("input", metavar="INPUT", help=".npy, .npz, .idx (.gz), .png or .csv")
     p.add_argument("--proba", action="store_true", help="probabilities of all classes instead of labels")
-    p.add_argument("--out", metavar="FILE", help="write a CSV file instead of printing")
+    p.add_argument("--out", metavar="FILE", help="write a CSV file, in a folder that exists, instead of printing")
     p.add_argument("--threads", type=_positive, help="threads of the kernels")
     return parser
+
+
+def _sentence(error: Exception) -> str:
+    """The message; that of the system's errors without their number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -190,6 +199,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's exit complains again
         return 1
     except (OSError, ValueError, TypeError, IndexError, RuntimeError, MemoryError, ImportError) as error:
-        sys.stderr.write(f"smelt {args.command}: {error}\n")
+        sys.stderr.write(f"smelt {args.command}: {_sentence(error).removeprefix(f'{args.command}: ')}\n")
         return 1
     return int(code)

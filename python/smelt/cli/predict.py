@@ -17,7 +17,7 @@ from ..functions._types import Array
 from ..serialization import write_atomically
 from ..train.trainer import check_finite, predict
 from .main import UsageError
-from .sources import read_arrays
+from .sources import find_model, read_arrays
 
 
 def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
@@ -29,10 +29,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     Returns:
         What ``--json`` prints, and the exit code.
     """
-    path = Path(args.path)
-    if not path.exists():
-        raise UsageError(f"{path} does not exist")
-    model = load(path)
+    out = None if args.out is None else Path(args.out)
+    if out is not None and (out.is_dir() or not out.parent.is_dir()):
+        raise UsageError(f"--out must be a file in a folder that exists, got {out}")
+    model = load(find_model(Path(args.path)))
     preprocess: Any = model.__dict__["preprocess"]
     shape = preprocess.shape if preprocess is not None else None
     inputs = _read(Path(args.input), shape)
@@ -42,13 +42,13 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     names = model.__dict__["labels"] or [str(i) for i in range(probabilities.shape[-1])]
     best = probabilities.argmax(-1)
     labels = [names[i] for i in best]
-    result: dict[str, Any] = {"labels": labels}
-    if args.proba:
+    result: dict[str, Any] = {"labels": labels} if out is None else {"out": str(out), "rows": len(labels)}
+    if args.proba and out is None:
         result["probabilities"] = probabilities.tolist()
         result["classes"] = names
     text = _table(labels, probabilities, names) if args.proba else "".join(f"{label}\n" for label in labels)
-    if args.out is not None:
-        write_atomically(Path(args.out), (text if args.proba else "label\n" + text).encode())
+    if out is not None:
+        write_atomically(out, (text if args.proba else "label\n" + text).encode())
     elif not args.json:
         sys.stdout.write(text)
     return result, 0

@@ -17,6 +17,7 @@ from .main import UsageError
 
 # name -> (reader, largest raw value, default epochs, default batch size)
 _IDX = {"mnist": datasets.mnist, "fashion-mnist": datasets.fashion_mnist, "kmnist": datasets.kmnist}
+NAMES = ("digits", *_IDX)
 
 
 class Source:
@@ -35,7 +36,12 @@ def open_source(name: str, root: Any, download: bool = False) -> Source:
         train, test = split(datasets.digits(), 0.2, stratify=True, seed=0)
         return Source(name, train, test, 16.0, epochs=30, batch_size=64)
     if name in _IDX:
-        train, test = _IDX[name](root, download)
+        try:
+            train, test = _IDX[name](root, download)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                str(error).replace("pass download=True", "run smelt train with --download")
+            ) from None
         return Source(name, train, test, 255.0, epochs=5, batch_size=128)
     path = Path(name)
     if path.suffix == ".npz":
@@ -43,8 +49,17 @@ def open_source(name: str, root: Any, download: bool = False) -> Source:
         train, test = split(whole, 0.2, stratify=True, seed=0)
         maximum = float(np.abs(whole.x).max()) or 1.0
         return Source(path.stem, train, test, maximum, epochs=5, batch_size=128)
-    known = ", ".join(("digits", *_IDX))
+    known = ", ".join(NAMES)
     raise UsageError(f"dataset must be one of {known}, or an .npz file, got '{name}'")
+
+
+def find_model(path: Path) -> Path:
+    """The run folder or model file of a command line."""
+    if not path.exists():
+        raise UsageError(f"{path} must be a run folder or a model file, it does not exist")
+    if path.is_dir() and not (path / "model.safetensors").exists():
+        raise UsageError(f"{path} must be a run folder or a model file, it has no model.safetensors")
+    return path
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -54,7 +69,8 @@ def read_arrays(path: Path) -> dict[str, Array]:
             content = np.load(file, allow_pickle=False)
             return {"": content} if isinstance(content, np.ndarray) else dict(content)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        reason = "it is no array of numbers (pickled objects are not read)" if "pickle" in str(error) else str(error)
+        raise ValueError(f"{path} cannot be read: {reason}") from None
 
 
 def read_npz(path: Path) -> ArrayDataset:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -77,16 +79,20 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     folder = _open(args)  # only now: a mistake above leaves no empty folder
     _write_config(args, folder, source, trainer)
     stream = sys.stderr if args.json else sys.stdout
-    trainer.fit(
-        train,
-        validation,
-        epochs=args.epochs,
-        batch_size=args.batch_size,
-        callbacks=[] if args.quiet else [Table(stream)],
-        out=args.out,
-        checkpoint_every=args.checkpoint_every,
-        resume=True,  # an empty folder holds no checkpoint: the run starts there
-    )
+    try:
+        trainer.fit(
+            train,
+            validation,
+            epochs=args.epochs,
+            batch_size=args.batch_size,
+            callbacks=[] if args.quiet else [Table(stream)],
+            out=folder,
+            checkpoint_every=args.checkpoint_every,
+            resume=args.resume,
+        )
+    except KeyboardInterrupt as error:
+        step = str(error).partition(";")[0] or "interrupted"
+        raise KeyboardInterrupt(f"{step}; go on with: {_command_to_go_on(args)}") from None
     trained = time.perf_counter() - started
     test = report.measure(trainer, source.test)
     last = trainer.history.rows[-1]
@@ -102,15 +108,30 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "test": test,
     }
     folder.write_json("metrics.json", result)
-    _plot(folder, trainer, test, source.train.labels)
+    pictures = f"pictures in {folder.path / 'plots'}; " if _plot(folder, trainer, test, source.train.labels) else ""
     if not args.json:
-        print(f"run folder {args.out}, trained for {last['seconds']:.1f} s, {trained:.1f} s in all")
-        print(report.last_line(test))
-    return result, int(args.min_accuracy is not None and test["accuracy"] < args.min_accuracy)
+        whole = "in this command" if args.resume else "in all"
+        before = " since the run began" if args.resume else ""
+        print(f"run folder {args.out}, trained for {last['seconds']:.1f} s{before}, {trained:.1f} s {whole}")
+        print(f"{pictures}next: smelt predict {shlex.quote(args.out)} INPUT")
+        print(report.last_line(test), flush=True)
+    failed = args.min_accuracy is not None and test["accuracy"] < args.min_accuracy
+    if failed:
+        below = math.floor(test["accuracy"] * 1e4) / 1e4  # rounded up it might look like the bound
+        sys.stderr.write(f"smelt train: test accuracy {below:.4f} is below --min-accuracy {args.min_accuracy}\n")
+    return result, int(failed)
+
+
+def _command_to_go_on(args: argparse.Namespace) -> str:
+    """The command line that goes on with the run."""
+    missing = [] if any(a == "--out" or a.startswith("--out=") for a in args.argv) else ["--out", args.out]
+    return shlex.join(["smelt", *args.argv, *missing, *([] if "--resume" in args.argv else ["--resume"])])
 
 
 def _run_path(args: argparse.Namespace, name: str) -> Path:
     if args.out is not None:
+        if args.resume and not (Path(args.out) / "config.json").is_file():
+            raise UsageError(f"there is no run to resume in {args.out}")
         return Path(args.out)
     if not args.resume:
         return RunFolder.default_path(name, args.model)
@@ -162,8 +183,10 @@ def _write_config(args: argparse.Namespace, folder: RunFolder, source: sources.S
     folder.write_json("config.json", config)
 
 
-def _plot(folder: RunFolder, trainer: Trainer, test: dict[str, Any], labels: list[str] | None) -> None:
+def _plot(folder: RunFolder, trainer: Trainer, test: dict[str, Any], labels: list[str] | None) -> bool:
     try:
-        plot_run(folder.path, trainer.history, test["confusion_matrix"], labels)
+        plot_run(folder.path, trainer.history, test["confusion_matrix"], labels, _SMOOTHING)
     except ImportError as error:
         sys.stderr.write(f"smelt train: no pictures: {error}\n")
+        return False
+    return True

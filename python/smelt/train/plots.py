@@ -20,13 +20,15 @@ def _figure(**kwargs: Any) -> Any:
     return Figure(layout="constrained", **kwargs)
 
 
-def plot_curves(history: History, quantity: str, path: Any) -> None:
+def plot_curves(history: History, quantity: str, path: Any, title: str = "", smoothing: float = 0.0) -> None:
     """Draws a quantity of training and validation over the epochs.
 
     Args:
         history: the rows.
         quantity: such as ``"loss"`` or ``"accuracy"``.
         path: the PNG file.
+        title: stands above, by default the quantity.
+        smoothing: the label smoothing that the training loss includes, for its name in the legend.
 
     Raises:
         ImportError: Matplotlib is missing.
@@ -42,11 +44,19 @@ def plot_curves(history: History, quantity: str, path: Any) -> None:
     for part, label in (("train", "training"), ("val", "validation")):
         name = f"{part}_{quantity}"
         if name in history.columns:
+            if quantity == "loss" and smoothing:
+                label += f" (with label smoothing {smoothing:g})"
             axes.plot(epochs, history[name], marker="o", markersize=3, label=label)
     if quantity == "loss" and all(
         v > 0 for n in ("train_loss", "val_loss") if n in history.columns for v in history[n]
     ):
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_title(title or quantity)
     axes.set_xlabel("epoch")
     axes.set_ylabel(quantity)
     axes.xaxis.get_major_locator().set_params(integer=True)
@@ -83,6 +93,7 @@ def plot_confusion_matrix(matrix: Any, labels: list[str] | None, path: Any) -> N
                 axes.text(
                     j, i, str(counts[i, j]), ha="center", va="center", color="white" if share[i, j] > 0.5 else "black"
                 )
+    axes.set_title(f"{int(counts.trace())} of {int(counts.sum())} right")
     names = labels or [str(i) for i in range(n)]
     axes.set_xticks(range(n), names, rotation=0 if max(map(len, names)) < 4 else 45)
     axes.set_yticks(range(n), names)
@@ -92,7 +103,7 @@ def plot_confusion_matrix(matrix: Any, labels: list[str] | None, path: Any) -> N
     figure.savefig(path, dpi=120)
 
 
-def plot_run(folder: Any, history: History, matrix: Any, labels: list[str] | None) -> None:
+def plot_run(folder: Any, history: History, matrix: Any, labels: list[str] | None, smoothing: float = 0.0) -> None:
     """Draws ``plots/loss.png``, ``plots/accuracy.png`` and ``plots/confusion_matrix.png`` of a run folder.
 
     Args:
@@ -100,6 +111,7 @@ def plot_run(folder: Any, history: History, matrix: Any, labels: list[str] | Non
         history: the rows.
         matrix: the test set's confusion matrix.
         labels: names of the classes.
+        smoothing: the label smoothing that the losses include.
 
     Raises:
         ImportError: Matplotlib is missing.
@@ -110,7 +122,7 @@ def plot_run(folder: Any, history: History, matrix: Any, labels: list[str] | Non
         >>> smelt.train.plot_run(tempfile.mkdtemp(), h, [[1, 0], [0, 1]], None)
     """
     plots = Path(folder) / "plots"
-    plot_curves(history, "loss", plots / "loss.png")
+    plot_curves(history, "loss", plots / "loss.png", "loss by epoch", smoothing)
     if any(name.endswith("_accuracy") for name in history.columns):
-        plot_curves(history, "accuracy", plots / "accuracy.png")
+        plot_curves(history, "accuracy", plots / "accuracy.png", "accuracy by epoch")
     plot_confusion_matrix(matrix, labels, plots / "confusion_matrix.png")

@@ -216,7 +216,7 @@ class Trainer:
             drop_last: leave out a last batch that is not full.
             patience: end after so many epochs without a better ``monitor``.
             monitor: a column of the history, ``"val_loss"`` by default; losses are better when lower, all else higher.
-            out: run folder, new or empty unless ``resume``.
+            out: run folder, a path (new or empty unless ``resume``) or a :class:`smelt.train.RunFolder`.
             checkpoint_every: steps between checkpoints, by default one at the end of each epoch.
             resume: go on from the last checkpoint in ``out``.
 
@@ -249,7 +249,7 @@ class Trainer:
         loader = self._loader("train", train, batch_size, shuffle, drop_last)
         if validation is not None:
             validation = self._loader("validation", validation, 256, shuffle=False)
-        folder = None if out is None else RunFolder(out, resume)
+        folder = out if out is None or isinstance(out, RunFolder) else RunFolder(out, resume)
         handler = folder.log_handler() if folder is not None else None
         try:
             run = _Run(

@@ -1,5 +1,7 @@
 """What fit, evaluate and predict take over from the caller, leave as it was, refuse, and find again on resuming."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -245,3 +247,73 @@ def test_a_checkpoint_that_does_not_tell_the_options_is_taken(tmp_path):
     trainer, options = make.trainer()
     with pytest.raises(ValueError, match="schedule must be that of the checkpoint, one_cycle"):
         trainer.fit(**options, out=tmp_path, resume=True, shuffle=False)
+
+
+# ------------------------------------------------------------------------------------------------ NaN in JSON files
+
+
+def strict(text):
+    return json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+class Odd(smelt.metrics.Metric):
+    """Infinite or NaN, by turns; its state has None and numbers of all kinds."""
+
+    name = "odd"
+
+    def __init__(self):
+        self.values = [np.inf, -np.inf, np.nan, None]
+
+    def reset(self):
+        self.values = [self.values[1], self.values[2], self.values[0], None]
+
+    def update(self, outputs, labels):
+        pass
+
+    def compute(self):
+        return self.values[0]
+
+
+def test_files_have_null_for_nan_and_resuming_has_the_value(tmp_path):
+    """Labels that the loss ignores give a loss of NaN, a metric gives infinity: json.loads of Python alone read that."""
+
+    def fit(out, crash_at=None, resume=False):
+        trainer = new_trainer(metrics=[Odd()], labels=["a", "b", "c"])
+        callbacks = [] if crash_at is None else [Crash(crash_at)]
+        options = {"epochs": 4, "batch_size": BATCH, "shuffle": False, "out": out, "monitor": "val_odd"}
+        validation = (problem()[0], np.full(ROWS, -100))
+        trainer.fit(problem(), validation, **options, callbacks=callbacks, checkpoint_every=1, resume=resume)
+        return trainer
+
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="the power fails"):
+        fit(tmp_path / "broken", 15)
+    resumed = fit(tmp_path / "broken", resume=True)
+    np.testing.assert_equal(rows(resumed.history), rows(whole.history))
+    np.testing.assert_equal(resumed.metrics[0].values, whole.metrics[0].values)
+    assert_same(state(resumed.model), state(whole.model))
+    assert np.isnan(whole.history["val_loss"]).all() and np.isinf(whole.history["train_odd"]).any()
+    for text in ((tmp_path / "whole" / "history.json").read_text(), whole.history.to_json()):
+        assert [row["val_loss"] for row in strict(text)] == [None] * 4
+    for path in (tmp_path / "whole").rglob("*.safetensors"):
+        content = path.read_bytes()
+        header = strict(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        assert {key for key, value in header["__metadata__"].items() if strict(value)} > {
+            "smelt.format",
+            "smelt.metrics",
+        }
+        assert smelt.read_metadata(path)["smelt.metrics"]["val_loss"] is None
+
+
+def test_arguments_of_constructors_keep_infinity(tmp_path):
+    model = nn.Sequential(Bounded(-np.inf, high=np.inf))
+    smelt.save(model, tmp_path / "m.safetensors", metrics={"loss": np.nan})
+    loaded = smelt.load(tmp_path / "m.safetensors")
+    assert (loaded[0].low, loaded[0].high, loaded.metrics) == (-np.inf, np.inf, {"loss": None})
+
+
+@smelt.register
+class Bounded(nn.Module):
+    def __init__(self, low, high):
+        super().__init__()
+        self.low, self.high = low, high

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import math
 import os
 import platform
 import struct
@@ -91,9 +92,9 @@ def architecture(module: Module) -> dict[str, Any]:
         if isinstance(value, Module):
             return {"module": architecture(value)}
         if value is None or isinstance(value, (bool, int, float, str)):
-            return value
+            return exact(value)
         if isinstance(value, np.generic):
-            return value.item()
+            return exact(value.item())
         if isinstance(value, (list, tuple)):
             return [encode(item) for item in value]
         if isinstance(value, dict) and all(isinstance(key, str) for key in value):
@@ -128,9 +129,11 @@ def build(description: Any) -> Module:
         if isinstance(value, dict):
             if set(value) == {"module"}:
                 return build(value["module"])
+            if set(value) == {"float"}:
+                return restored(value)
             if set(value) != {"dict"} or not isinstance(value["dict"], dict):
                 raise ValueError(
-                    f"load: a dict among arguments must have 'module' or 'dict' alone, got {_shortened(value)}"
+                    f"load: a dict among arguments must have 'module', 'dict' or 'float' alone, got {_shortened(value)}"
                 )
             return {key: decode(item) for key, item in value["dict"].items()}
         return [decode(item) for item in value] if isinstance(value, list) else value
@@ -183,6 +186,37 @@ def environment() -> dict[str, Any]:
         "isa": _core.max_isa(),
         "threads": _core.num_threads(),
     }
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON as every reader takes it: null where a number is NaN or infinite."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, (float, np.floating)):
+            return float(item) if np.isfinite(item) else None
+        if isinstance(item, dict):
+            return {key: plain(entry) for key, entry in item.items()}
+        return [plain(entry) for entry in item] if isinstance(item, (list, tuple)) else item
+
+    return json.dumps(plain(value), indent=indent, default=str, allow_nan=False)
+
+
+def exact(value: Any) -> Any:
+    """JSON values from which :func:`restored` makes the same ones, NaN and infinity too."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": str(value)}
+    if isinstance(value, dict):
+        return {key: exact(item) for key, item in value.items()}
+    return [exact(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def restored(value: Any) -> Any:
+    """The inverse of :func:`exact`."""
+    if isinstance(value, dict):
+        if list(value) == ["float"] and isinstance(value["float"], str):
+            return float(value["float"])
+        return {key: restored(item) for key, item in value.items()}
+    return [restored(item) for item in value] if isinstance(value, list) else value
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -240,7 +274,7 @@ def write_file(path: Path, kind: str, tensors: Mapping[str, Tensor], metadata: M
         "smelt.sha256": fingerprint(raw),
         **metadata,
     }
-    encoded = {key: json.dumps(value) for key, value in notes.items()}
+    encoded = {key: json_text(value) for key, value in notes.items()}
     write_atomically(path, safetensors.serialize(content, encoded))
 
 

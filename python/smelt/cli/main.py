@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -185,7 +184,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             set_num_threads(args.threads)
         result, code = args.run(args)
         if args.json:
-            sys.stdout.write(json.dumps(result, default=str) + "\n")
+            from ..serialization import json_text
+
+            sys.stdout.write(json_text(result) + "\n")
         sys.stdout.flush()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 2

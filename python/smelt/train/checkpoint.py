@@ -11,7 +11,7 @@ import numpy as np
 from .. import _core
 from .._core import Tensor
 from ..nn.module import Module
-from ..serialization import model_metadata, read_file, write_file
+from ..serialization import exact, model_metadata, read_file, restored, write_file
 
 if TYPE_CHECKING:
     from .history import History
@@ -114,13 +114,13 @@ def write(run: _Run, path: Path) -> None:
         "seconds": run.seconds,
     }
     last = run.history.rows[-1] if run.history.rows else {}
-    write_file(path, "checkpoint", tensors, {**_metadata(trainer, last), "smelt.trainer": notes})
+    write_file(path, "checkpoint", tensors, {**_metadata(trainer, last), "smelt.trainer": exact(notes)})
 
 
 def restore(run: _Run, path: Path) -> None:
     """Puts a run where a checkpoint left it."""
     tensors, metadata = read_file(path)
-    notes = metadata.get("smelt.trainer")
+    notes = restored(metadata.get("smelt.trainer"))
     if metadata.get("smelt.kind") != "checkpoint" or notes is None:
         raise ValueError(f"resume: {path} must be a checkpoint, it is a {metadata.get('smelt.kind')}")
     _check_same_run(run, notes)

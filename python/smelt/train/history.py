@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from typing import Any
+
+from ..serialization import json_text
 
 __all__ = ["History"]
 
@@ -61,14 +62,14 @@ class History:
         return out.getvalue()
 
     def to_json(self) -> str:
-        """The rows as a JSON list of objects.
+        """The rows as a JSON list of objects; null stands for numbers that are not finite.
 
         Example:
             >>> from smelt.train import History
             >>> History([{"epoch": 1}]).to_json()
             '[{"epoch": 1}]'
         """
-        return json.dumps(self.rows)
+        return json_text(self.rows)
 
     def __repr__(self) -> str:
         return f"History({len(self.rows)} epochs: {', '.join(self.columns)})"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
 from pathlib import Path
 from typing import Any
 
-from ..serialization import write_atomically
+from ..serialization import json_text, write_atomically
 from .history import History
 
 __all__ = ["RunFolder"]
@@ -69,13 +68,13 @@ class RunFolder:
 
         Args:
             name: the file's name.
-            value: JSON values.
+            value: JSON values; null is written for numbers that are not finite.
 
         Example:
             >>> import tempfile
             >>> smelt.train.RunFolder(tempfile.mkdtemp()).write_json("config.json", {"seed": 0})
         """
-        write_atomically(self.path / name, (json.dumps(value, indent=2, default=str) + "\n").encode())
+        write_atomically(self.path / name, (json_text(value, indent=2) + "\n").encode())
 
     def write_history(self, history: History) -> None:
         """Writes ``history.csv`` and ``history.json``.

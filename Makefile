@@ -19,6 +19,7 @@ $(BIN)/python:
 
 # One environment; each extra is installed when a command first needs it.
 $(VENV)/.installed-%: $(BIN)/python $(SOURCES)
+	@echo "building, this takes some minutes"
 	$(BIN)/pip install --quiet --disable-pip-version-check ".[$*]"
 	@touch $@
 
@@ -38,6 +39,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/make_stubs.py --check
+	$(BIN)/python tools/make_api.py --check
 	$(BIN)/mypy
 
 asan: $(VENV)/.installed-test

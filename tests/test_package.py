@@ -121,9 +121,10 @@ def test_package_data_is_there():
     assert (PACKAGE / "datasets" / "digits_data" / "digits.csv.gz").stat().st_size < 64 << 10
 
 
-def test_stubs_are_up_to_date():
-    """The file in this folder is what the tool makes of the module under test, installed or not."""
-    tool = ROOT / "tools" / "make_stubs.py"
+@pytest.mark.parametrize("name", ["make_stubs", "make_api"])
+def test_generated_files_are_up_to_date(name):
+    """The file in this folder is what the tool makes of the package under test, installed or not."""
+    tool = ROOT / "tools" / f"{name}.py"
     if not tool.exists():
         pytest.skip("tools/ is not beside the tests")
     done = run([sys.executable, str(tool), "--check"])

@@ -34,9 +34,42 @@ class Trace final : public LaunchObserver {
 };
 thread_local Trace t_trace;
 
+// The table of kernels: what there is, what is forced, what ran.
+void register_kernels(py::module_& m) {
+  m.def("slots", [] {
+    std::vector<std::string> names;
+    for (int i = 0; i < kSlotCount; ++i) names.emplace_back(slot_info(i).name);
+    return names;
+  });
+  m.def("impls", [](const std::string& slot) {
+    std::vector<std::string> names;
+    for (const Candidate& c : backend(DeviceKind::cpu).table.candidates(slot_number(slot)))
+      if (c.isa <= max_isa()) names.emplace_back(c.name);
+    return names;
+  });
+  m.def("slot_buffers", [](const std::string& slot) {
+    py::list out;
+    for (const BufferField& f : slot_info(slot_number(slot)).buffers)
+      out.append(py::make_tuple(f.name, f.access == Access::in ? "in" : f.access == Access::out ? "out" : "inout",
+                                f.persistent));
+    return out;
+  });
+  m.def("force_impl", force_impl);
+  m.def("forced_impl", [] { return forced_impl(); });
+  m.def("start_trace", [] {
+    t_trace.names.clear();
+    launch_observer() = &t_trace;
+  });
+  m.def("stop_trace", [] {
+    launch_observer() = nullptr;
+    return std::exchange(t_trace.names, {});
+  });
+}
+
 }  // namespace
 
 void register_runtime(py::module_& m) {
+  register_kernels(m);
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);
@@ -67,35 +100,6 @@ void register_runtime(py::module_& m) {
   m.def("set_max_isa", [](const std::string& name) { set_max_isa(parse_isa(name)); });
   m.def("why_unavailable", [](const std::string& kind) {
     return backend(kind == "cuda" ? DeviceKind::cuda : DeviceKind::cpu).why_unavailable;
-  });
-
-  m.def("slots", [] {
-    std::vector<std::string> names;
-    for (int i = 0; i < kSlotCount; ++i) names.emplace_back(slot_info(i).name);
-    return names;
-  });
-  m.def("impls", [](const std::string& slot) {
-    std::vector<std::string> names;
-    for (const Candidate& c : backend(DeviceKind::cpu).table.candidates(slot_number(slot)))
-      if (c.isa <= max_isa()) names.emplace_back(c.name);
-    return names;
-  });
-  m.def("slot_buffers", [](const std::string& slot) {
-    py::list out;
-    for (const BufferField& f : slot_info(slot_number(slot)).buffers)
-      out.append(py::make_tuple(f.name, f.access == Access::in ? "in" : f.access == Access::out ? "out" : "inout",
-                                f.persistent));
-    return out;
-  });
-  m.def("force_impl", force_impl);
-  m.def("forced_impl", [] { return forced_impl(); });
-  m.def("start_trace", [] {
-    t_trace.names.clear();
-    launch_observer() = &t_trace;
-  });
-  m.def("stop_trace", [] {
-    launch_observer() = nullptr;
-    return std::exchange(t_trace.names, {});
   });
 
   m.def("probe", [](const std::string& kind, const Tensor& memory, int64_t rounds) {

@@ -257,9 +257,7 @@ py::object number_of(const Tensor& x) {
   return py::int_(s.i);
 }
 
-}  // namespace
-
-void register_tensor(py::module_& m) {
+void register_dtype(py::module_& m) {
   auto dtype = py::class_<DType>(m, "DType", "An element type, such as smelt.float32.");
   dtype.def_property_readonly("name", [](DType d) { return dtype_name(d); })
       .def_property_readonly("itemsize", [](DType d) { return dtype_size(d); })
@@ -282,7 +280,37 @@ void register_tensor(py::module_& m) {
   m.attr("dtypes") = dtypes;
   m.def("promote", [](DTypeArg a, DTypeArg b) { return promote(a.value, b.value); });
   m.def("parse_dtype", [](DTypeArg d) { return d.value; });
+}
 
+// For the package alone.
+void register_internals(py::class_<TensorImpl, Ref<TensorImpl>>& c) {
+  // The value of a parameter may be exchanged, its identity not: module.to() and loading work so.
+  c.def("_set_data", [](const Tensor& x, const Tensor& value) {
+    const Tensor v = dense(value);
+    x.impl()->storage = v.impl()->storage;
+    x.impl()->offset = v.impl()->offset;
+    x.impl()->shape = v.shape();
+    x.impl()->dtype = v.dtype();
+  });
+  c.def("_address", [](const Tensor& x) { return reinterpret_cast<uintptr_t>(x.data()); });
+  c.def("_bytes", [](const Tensor& x) {
+    const Tensor t = dense(x);
+    check_readable(t);
+    return py::bytes(t.data(), static_cast<size_t>(t.nbytes()));
+  });
+  c.def("_set_bytes", [](const Tensor& x, const py::bytes& raw) {
+    const std::string_view view = raw;
+    require(static_cast<int64_t>(view.size()) == x.nbytes(), "load", "the tensor has ", x.nbytes(), " bytes, got ",
+            view.size());
+    if (!view.empty()) std::memcpy(x.data(), view.data(), view.size());
+  });
+  c.def("_same_memory", [](const Tensor& x, const Tensor& y) { return x.data() == y.data(); });
+}
+
+}  // namespace
+
+void register_tensor(py::module_& m) {
+  register_dtype(m);
   py::class_<TensorImpl, Ref<TensorImpl>> c(m, "Tensor");
   c.def(py::init([](const Tensor& other) { return alias(other).ref(); }), py::arg("data"));
   c.def_property_readonly("shape", [](const Tensor& x) { return x.shape(); });
@@ -327,27 +355,7 @@ void register_tensor(py::module_& m) {
   });
   register_operators(c);
   register_indexing(c);
-  // The value of a parameter may be exchanged, its identity not: module.to() and loading work so.
-  c.def("_set_data", [](const Tensor& x, const Tensor& value) {
-    const Tensor v = dense(value);
-    x.impl()->storage = v.impl()->storage;
-    x.impl()->offset = v.impl()->offset;
-    x.impl()->shape = v.shape();
-    x.impl()->dtype = v.dtype();
-  });
-  c.def("_address", [](const Tensor& x) { return reinterpret_cast<uintptr_t>(x.data()); });
-  c.def("_bytes", [](const Tensor& x) {
-    const Tensor t = dense(x);
-    check_readable(t);
-    return py::bytes(t.data(), static_cast<size_t>(t.nbytes()));
-  });
-  c.def("_set_bytes", [](const Tensor& x, const py::bytes& raw) {
-    const std::string_view view = raw;
-    require(static_cast<int64_t>(view.size()) == x.nbytes(), "load", "the tensor has ", x.nbytes(), " bytes, got ",
-            view.size());
-    if (!view.empty()) std::memcpy(x.data(), view.data(), view.size());
-  });
-  c.def("_same_memory", [](const Tensor& x, const Tensor& y) { return x.data() == y.data(); });
+  register_internals(c);
 
   m.def("from_numpy", [](const py::array& a, std::optional<bool> copy) { return from_array(a, "from_numpy", copy); },
         py::arg("array"), py::arg("copy") = py::none());

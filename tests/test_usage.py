@@ -174,3 +174,8 @@ def test_trainers_loaders_and_histories_show_themselves():
     assert history[-1] is history.rows[-1] and history[-1]["epoch"] == 2 and len(history[:1]) == 1
     with pytest.raises(KeyError, match=r"history: must be one of epoch, .*'val_loss'"):
         history["val_loss"]
+
+
+def test_dir_of_the_package_has_what_it_offers_and_nothing_else():
+    names = {name for name in dir(smelt) if not name.startswith("__")}
+    assert names == {name for name in smelt.__all__ if not name.startswith("__")} and "__version__" in dir(smelt)

@@ -128,6 +128,16 @@ USAGE = {
     "train digits --batch-size 0": "--batch-size: must be a whole number of at least 1, got '0'",
     "train digits --checkpoint-every 0": "--checkpoint-every: must be a whole number",
     "train digits --threads 0": "--threads: must be a whole number",
+    "train digits --threads 257": "--threads: must be a whole number from 1 to 256, got '257'",
+    "evaluate RUN --threads 100000": "--threads: must be a whole number from 1 to 256, got '100000'",
+    "train digits --seed -1": r"--seed: must be a whole number from 0 to 2\^64 - 1, got '-1'",
+    "train digits --seed 18446744073709551616": "--seed: must be a whole number .* got '18446744073709551616'",
+    f"train digits --seed {'9' * 5000}": "--seed: must be a whole number",
+    "train digits --device foo": "--device: must be auto, cpu, cuda or cuda:<index>, got 'foo'",
+    "train digits --data full": "--data must not name a folder here: digits is in the package, got 'full'",
+    "train mine.npz --data full": "--data must not name a folder here: mine.npz is a file of its own, got 'full'",
+    "evaluate RUN --data full": "--data must not name a folder here: digits is in the package, got 'full'",
+    "evaluate RUN --data nosuch": "--data must not name a folder here",
     "train digits --lr -1": "--lr",
     "train digits --lr nan": "--lr: must be a number above 0, got 'nan'",
     "train digits --seed x": "--seed",
@@ -159,6 +169,7 @@ def test_usage_errors_are_one_readable_line(arguments, call, trained, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     np.savez(tmp_path / "empty.npz")
+    np.savez(tmp_path / "mine.npz", x=np.zeros((10, 2, 2), np.uint8), y=np.arange(10) % 2)
     before = sorted(p for p in tmp_path.rglob("*"))
     code, output, errors = call(*arguments.replace("RUN", str(trained[0])).split())
     assert code == 2 and output == ""
@@ -421,14 +432,19 @@ FAILURES = {
     "train cut.npz": "cut.npz cannot be read: ",
     "predict RUN words.csv": "words.csv must have 64 numbers in each row, row 2 has",
     "predict RUN cut.idx": "cut.idx",
+    "predict RUN long.csv": "long.csv cannot be read: field larger than field limit",
+    "predict RUN latin.csv": "latin.csv cannot be read: .*utf-8",
+    "evaluate EMPTY": "config.json is damaged",
+    "evaluate LIST": "config.json is damaged",
+    "evaluate NUMBER": "config.json is damaged",
+    "evaluate DEEP": "config.json is damaged",
+    "train digits --out EMPTY --resume": "config.json is damaged",
     "predict CUT right.npy": "model.safetensors.*truncated or damaged|damaged",
     "evaluate CUT": "model.safetensors",
     "train mnist --data nowhere": "mnist.*nowhere.*SMELT_DATA.*, or run smelt train with --download$",
     "train digits --out file/run": "^smelt train: file/run: Not a directory$",
     "train digits --device cuda --out new": "cuda",
-    "train digits --seed -1 --out new": "seed.*-1",
     "train negative.npz --out new": "labels must not be negative, got -1",
-    "train digits --threads 100000 --out new": "from 1 to 256, got 100000",
 }
 
 
@@ -440,6 +456,13 @@ def test_failures_are_one_line_and_exit_1(arguments, trained, call, tmp_path):
     for name in ("model.safetensors", "config.json"):
         (broken / name).write_bytes((folder / name).read_bytes())
     damage(broken)
+    contents = {"EMPTY": "{}", "LIST": "[]", "NUMBER": '{"options": 3}', "DEEP": "[" * 100_000}
+    for name, content in contents.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+        (tmp_path / name / "config.json").write_text(content)
+    (tmp_path / "long.csv").write_text("1" * 200_000)
+    (tmp_path / "latin.csv").write_bytes(b"gr\xfcn,1\n1,2\n")
     np.save(tmp_path / "wrong.npy", np.zeros((2, 9, 9, 1), np.uint8))
     np.save(tmp_path / "right.npy", test.x[:1])
     (tmp_path / "nan.csv").write_text("\n".join([",".join(["1"] * 64), ",".join(["1"] * 63 + ["nan"])]))
@@ -471,10 +494,10 @@ def test_failures_are_one_line_and_exit_1(arguments, trained, call, tmp_path):
     assert not (tmp_path / "new").exists(), "no run has begun"
 
 
-@pytest.mark.parametrize("variable", ["SMELT_NUM_THREADS", "SMELT_MAX_ISA"])
+@pytest.mark.parametrize("variable", ["SMELT_NUM_THREADS", "SMELT_MAX_ISA", "SMELT_DEVICE"])
 def test_a_wrong_variable_is_one_line(variable, tmp_path):
     done = smelt_command("info", cwd=tmp_path, **{variable: "abc"})
-    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
     assert re.fullmatch(rf"smelt info: {variable}: must be .*, got 'abc'\n", done.stderr)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,10 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         test = sources.read_npz(Path(args.data))
         name = Path(args.data).stem
     elif config.is_file() and args.data not in sources.NAMES:
-        options = json.loads(config.read_text())["options"]
-        source = sources.open_source(options["dataset"], args.data or options["data"])
+        options = sources.read_options(config)
+        dataset = options["dataset"]
+        root = options.get("data") if sources.needs_folder(dataset) else None
+        source = sources.open_source(dataset, args.data or root)
         test, name = source.test, source.name
     else:
         source = sources.open_source(args.data, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -23,11 +24,26 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def _positive(text: str) -> int:
-    value = int(text) if text.lstrip("-").isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got '{text}'")
-    return value
+def _whole(low: int, high: float, words: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        # Python converts no more than some thousand digits; no bound here has more than 20.
+        value = int(text) if re.fullmatch(r"[+-]?[0-9]{1,30}", text) else low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number {words}, got '{text[:40]}'")
+        return value
+
+    return parse
+
+
+_positive = _whole(1, 2**63 - 1, "of at least 1")
+_seed = _whole(0, 2**64 - 1, "from 0 to 2^64 - 1")
+_threads = _whole(1, 256, "from 1 to 256")
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,4})?", text):
+        raise argparse.ArgumentTypeError(f"must be auto, cpu, cuda or cuda:<index>, got '{text}'")
+    return text
 
 
 def _rate(text: str) -> float:
@@ -87,9 +103,30 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add(commands, "info", info.run, "show version, CPU, instruction sets and devices", "smelt info --json")
 
-    p = _add(
-        commands, "train", train.run, "train a model and write a run folder", "smelt train mnist --model cnn --epochs 5"
+    example = "smelt train mnist --model cnn --epochs 5"
+    _train_options(_add(commands, "train", train.run, "train a model and write a run folder", example))
+
+    example = "smelt evaluate runs/digits-cnn-20260101-120000"
+    p = _add(commands, "evaluate", evaluate.run, "measure a trained model on its test set", example)
+    p.add_argument("path", metavar="RUN", help="run folder, model file or checkpoint")
+    p.add_argument(
+        "--data",
+        metavar="FOLDER|PATH|DATASET",
+        help="folder with the datasets, an .npz file with arrays x and y, or a dataset's name",
     )
+    p.add_argument("--threads", type=_threads, help="threads of the kernels")
+
+    example = "smelt predict runs/digits-cnn-20260101-120000 images.npy --proba"
+    p = _add(commands, "predict", predict.run, "predict with a trained model", example)
+    p.add_argument("path", metavar="RUN", help="run folder or model file")
+    p.add_argument("input", metavar="INPUT", help=".npy, .npz, .idx (.gz), .png or .csv")
+    p.add_argument("--proba", action="store_true", help="probabilities of all classes instead of labels")
+    p.add_argument("--out", metavar="FILE", help="write a CSV file, in a folder that exists, instead of printing")
+    p.add_argument("--threads", type=_threads, help="threads of the kernels")
+    return parser
+
+
+def _train_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "dataset",
         metavar="DATASET|PATH",
@@ -102,12 +139,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--lr", type=_rate, default=2e-3, help="largest learning rate of the one-cycle schedule (default: 0.002)"
     )
     p.add_argument("--validation", type=_share, default=0.1, help="share of the training rows held out (default: 0.1)")
-    p.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    p.add_argument("--device", type=_device, default="auto", help="auto, cpu or cuda (default: auto)")
     p.add_argument(
         "--precision", choices=("float32", "fp32"), default="float32", help="number format (default: float32)"
     )
-    p.add_argument("--seed", type=int, default=0, help="of weights, order and dropout (default: 0)")
-    p.add_argument("--threads", type=_positive, help="threads of the kernels (default: all cores that may be used)")
+    p.add_argument("--seed", type=_seed, default=0, help="of weights, order and dropout (default: 0)")
+    p.add_argument("--threads", type=_threads, help="threads of the kernels (default: all cores that may be used)")
     p.add_argument(
         "--data", metavar="FOLDER", help="folder with the datasets (default: SMELT_DATA, else ~/.cache/smelt)"
     )
@@ -120,34 +157,21 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--min-accuracy", type=_share, metavar="SHARE", help="exit with 1 when the test accuracy is below")
     p.add_argument("--quiet", action="store_true", help="no table and no progress bar")
 
-    p = _add(
-        commands,
-        "evaluate",
-        evaluate.run,
-        "measure a trained model on its test set",
-        "smelt evaluate runs/digits-cnn-20260101-120000",
-    )
-    p.add_argument("path", metavar="RUN", help="run folder, model file or checkpoint")
-    p.add_argument(
-        "--data",
-        metavar="FOLDER|PATH|DATASET",
-        help="folder with the datasets, an .npz file with arrays x and y, or a dataset's name",
-    )
-    p.add_argument("--threads", type=_positive, help="threads of the kernels")
 
-    p = _add(
-        commands,
-        "predict",
-        predict.run,
-        "predict with a trained model",
-        "smelt predict runs/digits-cnn-20260101-120000 images.npy --proba",
-    )
-    p.add_argument("path", metavar="RUN", help="run folder or model file")
-    p.add_argument("input", metavar="INPUT", help=".npy, .npz, .idx (.gz), .png or .csv")
-    p.add_argument("--proba", action="store_true", help="probabilities of all classes instead of labels")
-    p.add_argument("--out", metavar="FILE", help="write a CSV file, in a folder that exists, instead of printing")
-    p.add_argument("--threads", type=_positive, help="threads of the kernels")
-    return parser
+def _check_variables() -> None:
+    """A variable with a wrong value is a mistake of the caller; it shows when the library reads it first."""
+    from .. import _core
+
+    try:
+        _core.max_isa()
+        _core.num_threads()
+        device = os.environ.get("SMELT_DEVICE")
+        if device:
+            _device(device)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"SMELT_DEVICE: {error}") from None
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _sentence(error: Exception) -> str:
@@ -178,6 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command is None:
             parser.error("a command is needed: info, train, evaluate or predict; smelt --help says more")
         args.argv = arguments
+        _check_variables()
         if getattr(args, "threads", None):
             from .. import set_num_threads
 

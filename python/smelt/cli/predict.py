@@ -82,8 +82,11 @@ def _read(path: Path, shape: tuple[int, ...] | None) -> Array:
 
 
 def _read_csv(path: Path) -> Array:
-    with path.open(newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"predict: {path} cannot be read: {error}") from None
     if rows and any(not _is_number(cell) for cell in rows[0]):
         rows = rows[1:]  # a line of names
     for number, row in enumerate(rows, 1):

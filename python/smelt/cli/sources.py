@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -30,8 +31,17 @@ class Source:
         self.epochs, self.batch_size = epochs, batch_size
 
 
+def needs_folder(name: str) -> bool:
+    """Whether a dataset lies in the folder that ``--data`` names."""
+    return name != "digits" and Path(name).suffix != ".npz"
+
+
 def open_source(name: str, root: Any, download: bool = False) -> Source:
     """The dataset of a command line: a fifth of a set without a test part is split off, stratified, with seed 0."""
+    path = Path(name)
+    if root is not None and not needs_folder(name):
+        where = "in the package" if name == "digits" else "a file of its own"
+        raise UsageError(f"--data must not name a folder here: {name} is {where}, got '{root}'")
     if name == "digits":
         train, test = split(datasets.digits(), 0.2, stratify=True, seed=0)
         return Source(name, train, test, 16.0, epochs=30, batch_size=64)
@@ -43,7 +53,6 @@ def open_source(name: str, root: Any, download: bool = False) -> Source:
                 str(error).replace("pass download=True", "run smelt train with --download")
             ) from None
         return Source(name, train, test, 255.0, epochs=5, batch_size=128)
-    path = Path(name)
     if path.suffix == ".npz":
         whole = read_npz(path)
         train, test = split(whole, 0.2, stratify=True, seed=0)
@@ -60,6 +69,17 @@ def find_model(path: Path) -> Path:
     if path.is_dir() and not (path / "model.safetensors").exists():
         raise UsageError(f"{path} must be a run folder or a model file, it has no model.safetensors")
     return path
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """The options that a run's config.json has."""
+    try:
+        options = json.loads(path.read_text(encoding="utf-8"))["options"]
+        if not isinstance(options["dataset"], str):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{path} is damaged: it must be the configuration that smelt train writes") from None
+    return dict(options)
 
 
 def read_arrays(path: Path) -> dict[str, Array]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shlex
 import sys
@@ -157,7 +156,7 @@ def _write_config(args: argparse.Namespace, folder: RunFolder, source: sources.S
     options = {k: v for k, v in vars(args).items() if k not in ("run", "argv", "command")}
     path = folder.path / "config.json"
     if path.exists():
-        old = json.loads(path.read_text())["options"]
+        old = sources.read_options(path)
         for name in _MUST_AGREE:
             if old.get(name) != options[name]:
                 raise UsageError(

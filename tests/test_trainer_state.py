@@ -92,6 +92,11 @@ def test_inputs_that_are_not_finite_are_refused_everywhere(value):
         ):
             with pytest.raises(ValueError, match=message):
                 call(trainer)
+        before = state(trainer.model)
+        for inputs in (x, smelt.tensor(x)):
+            with pytest.raises(ValueError, match=r"inputs must be finite, step \d+ has 1 value.*row 17 of the batch"):
+                trainer.step(inputs, y)
+        assert_same(state(trainer.model), before)
 
 
 def test_targets_that_are_not_finite_name_the_row():

@@ -168,6 +168,10 @@ class Trainer:
         return self._step(x, y)[0]
 
     def _step(self, x: Any, y: Any, rows: Any = None) -> tuple[Tensor, Tensor, float]:
+        # Infinity may give a finite loss, by tanh for one, and gradients that are NaN.
+        for what, values in (("inputs", x), ("targets", y)):
+            if isinstance(values, (Tensor, np.ndarray)):  # others, such as lists, only when the loss tells
+                check_finite(f"Trainer: {what}", values, rows, f"step {self.steps + 1}")
         before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
         try:
             loss, outputs = self._forward(x, y)

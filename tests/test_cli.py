@@ -310,6 +310,16 @@ def test_ctrl_c_gives_130_and_a_run_to_resume(tmp_path):
     assert len(json.loads((tmp_path / "run" / "history.json").read_text())) == 12
 
 
+@pytest.mark.parametrize("left", [[], [".config.json.1.tmp"]])
+def test_a_run_that_was_killed_as_it_began_is_resumed_from_nothing(left, call, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).write_text("{")
+    code, _, errors = call("train", "digits", "--epochs", "1", "--model", "mlp", "--resume", "--out", "run", "--quiet")
+    assert (code, errors) == (0, "") and (tmp_path / "run" / "config.json").exists()
+    assert not list((tmp_path / "run").glob(".*"))
+
+
 def test_a_reader_that_goes_away_is_no_crash(tmp_path):
     process = start([*SMELT, "info", "--json"], tmp_path)
     process.stdout.close()

@@ -129,9 +129,12 @@ def _command_to_go_on(args: argparse.Namespace) -> str:
 
 def _run_path(args: argparse.Namespace, name: str) -> Path:
     if args.out is not None:
-        if args.resume and not (Path(args.out) / "config.json").is_file():
+        path = Path(args.out)
+        # A run that was killed as it began left a folder with nothing in it, or with a half-written file.
+        begun = path.is_dir() and all(item.suffix == ".tmp" for item in path.iterdir())
+        if args.resume and not begun and not (path / "config.json").is_file():
             raise UsageError(f"there is no run to resume in {args.out}")
-        return Path(args.out)
+        return path
     if not args.resume:
         return RunFolder.default_path(name, args.model)
     runs = sorted(Path("runs").glob(f"{name}-{args.model}-*"))

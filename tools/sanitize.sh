@@ -11,13 +11,13 @@ build=build/sanitize-${sanitizers%%,*}
 version=$("$python" -c 'import importlib.metadata as m; print(m.version("smelt"))')
 
 "$python" -m pip install --quiet --disable-pip-version-check "pybind11>=3.0" "cmake>=3.25" ninja
-cmake=${python%/*}/cmake
+export PATH="${python%/*}:$PATH"
 portable=OFF
 if [ "$sanitizers" = thread ]; then portable=ON; fi  # races are those of the pool, whatever the kernels
-"$cmake" -G Ninja -S . -B "$build" -DCMAKE_MAKE_PROGRAM="${python%/*}/ninja" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSMELT_SANITIZE="$sanitizers" -DSMELT_PORTABLE=$portable \
+cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSMELT_SANITIZE="$sanitizers" -DSMELT_PORTABLE=$portable \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
   -DSKBUILD_PROJECT_VERSION="$version" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
-"$cmake" --build "$build" >>"$build.log" 2>&1 || { tail -n 50 "$build.log"; exit 1; }
+cmake --build "$build" >>"$build.log" 2>&1 || { tail -n 50 "$build.log"; exit 1; }
 
 # The package beside the sanitized module.
 rm -rf "$build/package" && mkdir -p "$build/package"

@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 
 import numpy as np
 import pytest
@@ -542,6 +543,7 @@ def test_views_of_frozen_parameters_do_not_matter():
     opt.step()
 
 
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer owns the address space")
 def test_no_memory_to_pack_leaves_everything_as_it_was():
     done = python("""
 import resource

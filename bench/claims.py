@@ -324,6 +324,13 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def save(path: Path, results: dict[str, Any]) -> None:
+    info = smelt.runtime.info().items()
+    results["machine"] = {k: v for k, v in info if k in ("cpu", "isa", "threads", "smelt", "python")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="WORD", help="rows whose name contains one of the words")
@@ -347,12 +354,9 @@ def main() -> int:
         saved["claims"][name] = row
         missed += row["status"] == "MISS"
         print(f"{row['status']:8}{name:58}{target:48}{row['measured']}  {row.get('peer', '')}", flush=True)
+        save(path, saved)  # a run that is broken off leaves what it has
     saved["limits"] = bench.limits()
-    saved["machine"] = {
-        k: v for k, v in smelt.runtime.info().items() if k in ("cpu", "isa", "threads", "smelt", "python")
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(saved, indent=1, sort_keys=True) + "\n")
+    save(path, saved)
     print(
         f"limits: {', '.join(f'{k} {v:.0f}' for k, v in saved['limits'].items())}; written to {path.relative_to(ROOT)}"
     )

@@ -148,7 +148,6 @@ def compare(
         theirs()
     repeats = _repeats(ours, seconds), _repeats(theirs, seconds)
     watch = _Watch()
-    load = 0.0
     times: list[tuple[float, float]] = []
     for i in range(pairs):
         # Which comes first alternates too.
@@ -159,7 +158,7 @@ def compare(
             b = _time(theirs, repeats[1])
             a = _time(ours, repeats[0])
         times.append((a, b))
-        load = max(load, watch.share())
+    load = watch.share()  # over all pairs: the system counts in steps of 10 ms, too coarse for one
     ratios = sorted(b / a for a, b in times)
     # The median lies between these two of n sorted values with probability 95 % (normal approximation to the binomial).
     half = 0.98 * pairs**0.5

@@ -17,11 +17,11 @@ SOURCES := $(shell find csrc cmake python -type f -not -name '*.pyc' -not -name 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# One environment; each extra is installed when a command first needs it.
+# One environment; each extra is installed when a command first needs it: dev has all of test, and test all of plot.
 $(VENV)/.installed-%: $(BIN)/python $(SOURCES)
 	@echo "building, this takes some minutes"
 	$(BIN)/pip install --quiet --disable-pip-version-check ".[$*]"
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(VENV)/.installed-test) $(if $(filter dev test,$*),$(VENV)/.installed-plot)
 
 demo: $(VENV)/.installed-plot
 	$(BIN)/smelt train digits --min-accuracy 0.985

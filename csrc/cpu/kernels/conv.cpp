@@ -109,11 +109,16 @@ struct Gather {
   }
 };
 
-// Memory of each thread for the runs of a panel: zeros, and runs at the edge.
+// Elements for the runs of one panel that reach over the edge.
+template <class S>
+int64_t edge_room(int64_t tap_length) {
+  return (kBlockK + 2 * tap_length) * Tile<Vec<S>>::kMr;
+}
+// Elements of each thread: zeros, and the runs at the edge of its panels.
 template <class S>
 int64_t edge_elements(int64_t tap_length) {
   tap_length = max_of(tap_length, int64_t{1});
-  return round_up(tap_length + (kBlockK + 2 * tap_length) * Tile<Vec<S>>::kMr, 16);
+  return round_up(tap_length + kPanelsA * edge_room<S>(tap_length), 16);
 }
 
 // A product whose A is gathered from a picture.
@@ -127,7 +132,7 @@ void gathered_product(Context& context, const Extent& extent, const Gather<S>& g
   if (!gather.template fits_runs<V>(depth_block(extent.k))) {
     blocked_product<V, LayoutA::rows>(
         context, extent, S{1}, bias, activation, accumulate, rest, false,
-        [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int) {
+        [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int, int) {
           for (int j = 0; j < rows; ++j) gather.copy(gather.origin(i + j), p, p + depth, dst + j * Tile<V>::kPitch);
         },
         pack_b, row);
@@ -137,9 +142,9 @@ void gathered_product(Context& context, const Extent& extent, const Gather<S>& g
     for (int64_t i = 0; i < length; ++i) edges[t * each + i] = 0;
   blocked_product<V, LayoutA::runs>(
       context, extent, S{1}, bias, activation, accumulate, rest, false,
-      [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int thread) {
-        S* const own = edges + thread * each;
-        gather.template runs<V>(i, rows, p, p + depth, own, own + length, dst);
+      [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int thread, int g) {
+        S* const zeros = edges + thread * each;
+        gather.template runs<V>(i, rows, p, p + depth, zeros, zeros + length + g * edge_room<S>(length), dst);
       },
       pack_b, row);
 }
@@ -222,9 +227,8 @@ Extent input_extent(const ConvShape& s) {  // of the phase with most rows and ta
 size_t input_workspace(const Conv2dBackwardInputArgs& a, int threads) {
   return with_wide(a.dtype, [&]<class S>(S) -> size_t {
     const Extent e = input_extent(a.shape);
-    const Extent longest{e.m, e.n, min_of(e.k, static_cast<int64_t>(kBlockK))};
     const int64_t edges = edge_elements<S>(a.shape.k / a.shape.groups) * threads * static_cast<int64_t>(sizeof(S));
-    return 2 * tap_bytes(a.shape) + edges + product_workspace<Vec<S>>(longest, threads);
+    return 2 * tap_bytes(a.shape) + edges + product_workspace<Vec<S>>(e, threads);
   });
 }
 
@@ -309,10 +313,9 @@ size_t weight_workspace(const Conv2dBackwardWeightArgs& a, int threads) {
   return with_wide(a.dtype, [&]<class S>(S) -> size_t {
     const Extent e = weight_extent(a.shape);
     const int64_t parts = weight_parts(a.shape);
-    const Extent part{e.m, e.n, min_of(e.k, static_cast<int64_t>(kBlockK))};
-    if (parts == 1) return tap_bytes(a.shape) + product_workspace<Vec<S>>(part, threads);
+    if (parts == 1) return tap_bytes(a.shape) + product_workspace<Vec<S>>(e, threads);
     return tap_bytes(a.shape) + round_up(parts * e.m * e.n * static_cast<int64_t>(sizeof(S)), 64) +
-           threads * round_up(product_workspace<Vec<S>>(part, 1), 64);
+           threads * round_up(product_workspace<Vec<S>>(e, 1), 64);
   });
 }
 
@@ -325,7 +328,7 @@ void weight_product(const Conv2dBackwardWeightArgs& a, Context& context, const G
   const S* dy = static_cast<const S*>(a.dy) + group * extent.m + first * k;
   blocked_product<V, LayoutA::interleaved>(
       context, extent, S{1}, nullptr, Activation::none, accumulate, workspace, alone,
-      [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int) {
+      [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int, int) {
         pack_copy(dy + p * k + i, k, depth, rows, Tile<V>::kMr, dst);
       },
       [&](int64_t j0, int64_t columns, int64_t p, int64_t depth, S* dst) {
@@ -357,8 +360,7 @@ void backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) {
     }
     S* partial = reinterpret_cast<S*>(rest);
     char* scratch = rest + round_up(parts * size * static_cast<int64_t>(sizeof(S)), 64);
-    const Extent part{extent.m, extent.n, min_of(extent.k, static_cast<int64_t>(kBlockK))};
-    const int64_t each = round_up(product_workspace<Vec<S>>(part, 1), 64);
+    const int64_t each = round_up(product_workspace<Vec<S>>(extent, 1), 64);
     parallel_chunks(context, parts, [&](int64_t i, int thread) {
       const int64_t first = extent.k * i / parts, last = extent.k * (i + 1) / parts;
       weight_product(a, context, gather, group, first, {extent.m, extent.n, last - first}, partial + i * size, false,

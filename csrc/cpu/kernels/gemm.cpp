@@ -50,24 +50,30 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
   };
   const auto pack_b = [&](int64_t first, int64_t columns, int64_t p, int64_t depth, T* dst) {
     constexpr int kNr = Tile<V>::kNr;
-    each_panel<V>(first, columns, depth, dst, [&](int64_t j, int count, T* panel) {
-      if (a.transpose_b)
+    if (a.transpose_b) {
+      each_panel<V>(first, columns, depth, dst, [&](int64_t j, int count, T* panel) {
         pack_transpose(pb + j * a.ldb + p, a.ldb, depth, count, kNr, panel);
-      else
-        pack_copy(pb + p * a.ldb + j, a.ldb, depth, count, kNr, panel);
-    });
+      });
+      return;
+    }
+    // Some rows of all panels before the next rows: what lies together is read together.
+    constexpr int64_t kRows = 8;
+    for (int64_t r = 0; r < depth; r += kRows)
+      each_panel<V>(first, columns, depth, dst, [&](int64_t j, int count, T* panel) {
+        pack_copy(pb + (p + r) * a.ldb + j, a.ldb, min_of(kRows, depth - r), count, kNr, panel + r * kNr);
+      });
   };
   const Extent extent{a.m, a.n, a.k};
   const T alpha = static_cast<T>(a.alpha);
   const bool accumulate = a.accumulate && !kHalf;
   if (a.transpose_a) {
-    const auto pack_a = [&](int64_t i, int rows, int64_t p, int64_t depth, T* dst, int) {
+    const auto pack_a = [&](int64_t i, int rows, int64_t p, int64_t depth, T* dst, int, int) {
       pack_copy(pa + p * a.lda + i, a.lda, depth, rows, Tile<V>::kMr, dst);
     };
     blocked_product<V, LayoutA::interleaved>(context, extent, alpha, wide_bias, a.activation, accumulate, workspace,
                                              alone, pack_a, pack_b, row);
   } else {
-    const auto pack_a = [&](int64_t i, int rows, int64_t p, int64_t depth, T* dst, int) {
+    const auto pack_a = [&](int64_t i, int rows, int64_t p, int64_t depth, T* dst, int, int) {
       pack_rows(pa + i * a.lda + p, a.lda, depth, rows, Tile<V>::kPitch, dst);
     };
     blocked_product<V, LayoutA::rows>(context, extent, alpha, wide_bias, a.activation, accumulate, workspace, alone,

@@ -18,6 +18,7 @@ struct Tile {  // float64 has one lane: a small tile for checks
   static constexpr int kVectors = __is_same(V, VecF) ? kTileVectors : 4;
   static constexpr int kNr = kVectors * V::W;
   static constexpr int64_t kPitch = kBlockK + 16;  // of a packed row of A: no power of two
+  static constexpr int64_t kPanel = kMr * kPitch;  // elements of a panel of A
 };
 
 enum class LayoutA { rows, interleaved, runs };
@@ -54,6 +55,13 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const typename V::T* a, c
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) acc[i][j] = V::zero();
 
+  // The tile of c is asked for now, to be here when the sums are.
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    __builtin_prefetch(c_rows[i], 1);
+    __builtin_prefetch(c_rows[i] + columns - 1, 1);
+  }
+
   // One step of the depth, element(i) being that of row i.
   const auto advance = [&](const auto& element) __attribute__((always_inline)) {
     V bv[NV];
@@ -84,6 +92,18 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const typename V::T* a, c
   }
 
   const V alpha = V::set(e.alpha);
+  const bool finish = e.last && (e.bias || e.activation != Activation::none);
+  if (rows == R && columns == NV * V::W && !finish) {  // most tiles of a large product
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        typename V::T* c = c_rows[i] + j * V::W;
+        const V v = alpha * acc[i][j];
+        (e.add ? V::load(c) + v : v).store(c);
+      }
+    return;
+  }
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i) {
     if (i >= rows) break;
@@ -192,18 +212,33 @@ int64_t column_block(int64_t n) {
   return min_of(round_up(max_of(n, int64_t{1}), Tile<V>::kNr), round_up(kBlockN, Tile<V>::kNr));
 }
 
-// Bytes that blocked_product needs: one block of B, and a panel of A for every thread.
+// How much of the depth is packed at once: whole blocks, as many as kBlockB elements hold. What one thread does alone
+// needs no more than one block: only the waits between threads are saved.
 template <class V>
-size_t product_workspace(const Extent& x, int threads) {
-  const int64_t panel_a = Tile<V>::kMr * Tile<V>::kPitch;
-  const int64_t block_b = depth_block(x.k) * column_block<V>(x.n);
-  return static_cast<size_t>(round_up(block_b + panel_a * threads, 16)) * sizeof(typename V::T);
+int64_t packed_depth(const Extent& x, int threads) {
+  const int64_t kc = depth_block(x.k);
+  return threads == 1 ? kc : kc * max_of(int64_t{1}, kBlockB / column_block<V>(x.n) / kc);
 }
 
-// c = epilogue(a b). pack_a(i, rows, p, depth, dst, thread) packs rows [i, i + rows) and depth [p, p + depth) in `layout`;
-// pack_b(j, columns, p, depth, dst) packs columns [j, j + columns) as panels one after the other; row(i) is the address
-// of row i of c.
-// `accumulate` adds to what c holds. With `alone` the calling thread does everything.
+// Bytes that blocked_product needs, also for any smaller k: packed B, and kPanelsA panels of A for every thread.
+template <class V>
+size_t product_workspace(const Extent& x, int threads) {
+  const int64_t nc = column_block<V>(x.n);
+  const int64_t depth = min_of(max_of(x.k, int64_t{1}), max_of(kBlockK, threads == 1 ? 0 : kBlockB / nc));
+  return static_cast<size_t>(round_up(depth * nc + kPanelsA * Tile<V>::kPanel * threads, 16)) * sizeof(typename V::T);
+}
+
+// A part of the product: columns [j0, j0 + columns) over the depth [p0, p0 + depth), packed at b.
+template <class T>
+struct Part {
+  int64_t j0, columns, p0, depth;
+  T* b;
+};
+
+// c = epilogue(a b). pack_a(i, rows, p, depth, dst, thread, g) packs rows [i, i + rows) and depth [p, p + depth) in
+// `layout`, as panel g < kPanelsA of those that the thread keeps at once; pack_b(j, columns, p, depth, dst) packs columns
+// [j, j + columns) as panels one after the other; row(i) is the address of row i of c. `accumulate` adds to what c holds.
+// With `alone` the calling thread does everything.
 template <class V, LayoutA layout, class PackA, class PackB, class Row>
 void blocked_product(Context& context, const Extent& x, typename V::T alpha, const typename V::T* bias,
                      Activation activation, bool accumulate, void* workspace, bool alone, const PackA& pack_a,
@@ -211,51 +246,72 @@ void blocked_product(Context& context, const Extent& x, typename V::T alpha, con
   using T = typename V::T;
   using Shape = Tile<V>;
   const int64_t kc = depth_block(x.k), nc = column_block<V>(x.n);
-  const int64_t depth_blocks = max_of(int64_t{1}, ceil_div(x.k, kc));  // a depth of 0 still writes c
-  T* const block_b = static_cast<T*>(workspace);
-  T* const panels_a = block_b + kc * nc;
-
   Context serial = context;
   serial.threads = 1;
   // Below some 20 us of work a parallel region costs more than it saves.
   Context& region = alone || 2.0 * x.m * x.n * x.k < 1e6 ? serial : context;
+  const int64_t together = packed_depth<V>(x, region.threads);
 
+  // Columns [first, last) of the part's panels for rows of panels [first_row, last_row).
+  const auto tiles = [&](const Part<T>& part, int64_t first_row, int64_t last_row, int64_t first, int64_t last,
+                         T* panels_a, int thread) {
+    const Epilogue<T> epilogue{alpha, nullptr, activation, accumulate || part.p0 > 0, part.p0 + part.depth >= x.k};
+    for (int64_t panel = first_row; panel < last_row; panel += kPanelsA) {
+      const int count = static_cast<int>(min_of(last_row - panel, int64_t{kPanelsA}));
+      T* c_of_row[kPanelsA][Shape::kMr];
+      int rows[kPanelsA];
+      for (int g = 0; g < count; ++g) {
+        const int64_t i0 = (panel + g) * Shape::kMr;
+        rows[g] = static_cast<int>(min_of(x.m - i0, int64_t{Shape::kMr}));
+        pack_a(i0, rows[g], part.p0, part.depth, panels_a + g * Shape::kPanel, thread, g);
+        for (int i = 0; i < Shape::kMr; ++i) c_of_row[g][i] = row(i0 + min_of(i, rows[g] - 1)) + part.j0;
+      }
+      Epilogue<T> e = epilogue;
+      for (int64_t q = first; q < last; ++q) {
+        const int64_t j = q * Shape::kNr;
+        const int width = static_cast<int>(min_of(part.columns - j, int64_t{Shape::kNr}));
+        e.bias = bias ? bias + part.j0 + j : nullptr;
+        for (int g = 0; g < count; ++g) {
+          T* c_rows[Shape::kMr];
+          for (int i = 0; i < Shape::kMr; ++i) c_rows[i] = c_of_row[g][i] + j;
+          run_tile<V, layout>(part.depth, panels_a + g * Shape::kPanel, part.b + j * part.depth, c_rows, rows[g], width,
+                              e);
+        }
+      }
+    }
+  };
+
+  T* const packed = static_cast<T*>(workspace);
+  T* const all_panels_a = packed + min_of(together, max_of(x.k, int64_t{1})) * nc;
+  const int64_t row_panels = ceil_div(x.m, Shape::kMr);
   for (int64_t j0 = 0; j0 < x.n; j0 += nc) {
     const int64_t columns = min_of(nc, x.n - j0), panels = ceil_div(columns, Shape::kNr);
     // Pieces of work: groups of row panels, and of column panels too where the rows are few.
-    const int64_t row_panels = ceil_div(x.m, Shape::kMr);
     const int64_t wanted = 8 * region.threads;
-    const int64_t row_groups = region.threads == 1 ? min_of(row_panels, int64_t{1}) : min_of(row_panels, max_of(wanted, row_panels / 4));
+    const int64_t row_groups = region.threads == 1 ? min_of(row_panels, int64_t{1})
+                                                   : min_of(row_panels, max_of(wanted, row_panels / max_of(kPanelsA, 4)));
     const int64_t column_groups = region.threads == 1 ? 1 : min_of(panels, ceil_div(wanted, max_of(row_groups, int64_t{1})));
-    for (int64_t block = 0; block < depth_blocks; ++block) {
-      const int64_t p0 = block * kc, depth = min_of(kc, x.k - p0);
-      parallel_for(region, panels, max_of(int64_t{1}, 16384 / max_of(depth * Shape::kNr, int64_t{1})),
-                   [&](int64_t begin, int64_t end) {
-                     const int64_t j = begin * Shape::kNr;
-                     pack_b(j0 + j, min_of(columns, end * Shape::kNr) - j, p0, depth, block_b + j * depth);
-                   });
-      Epilogue<T> epilogue{alpha, nullptr, activation, accumulate || block > 0, block + 1 == depth_blocks};
-      parallel_chunks(region, row_groups * column_groups, [&](int64_t job, int thread) {
-        T* const panel_a = panels_a + thread * Shape::kMr * Shape::kPitch;
-        const int64_t group = job / column_groups, part = job % column_groups;
-        const int64_t first_row = row_panels * group / row_groups, last_row = row_panels * (group + 1) / row_groups;
-        const int64_t first = panels * part / column_groups, last = panels * (part + 1) / column_groups;
-        for (int64_t panel = first_row; panel < last_row; ++panel) {
-          const int64_t i0 = panel * Shape::kMr;
-          const int rows = static_cast<int>(min_of(x.m - i0, int64_t{Shape::kMr}));
-          pack_a(i0, rows, p0, depth, panel_a, thread);
-          T* base[Shape::kMr];
-          for (int i = 0; i < Shape::kMr; ++i) base[i] = row(i0 + min_of(i, rows - 1)) + j0;
-          Epilogue<T> e = epilogue;
-          for (int64_t q = first; q < last; ++q) {
-            const int64_t j = q * Shape::kNr;
-            T* c_rows[Shape::kMr];
-            for (int i = 0; i < Shape::kMr; ++i) c_rows[i] = base[i] + j;
-            e.bias = bias ? bias + j0 + j : nullptr;
-            run_tile<V, layout>(depth, panel_a, block_b + q * depth * Shape::kNr, c_rows, rows,
-                                static_cast<int>(min_of(columns - j, int64_t{Shape::kNr})), e);
-          }
+    for (int64_t p0 = 0; p0 < max_of(x.k, int64_t{1}); p0 += together) {  // a depth of 0 still writes c
+      const int64_t blocks = max_of(int64_t{1}, ceil_div(min_of(together, x.k - p0), kc));
+      const auto part = [&](int64_t block) {
+        const int64_t p = p0 + block * kc;
+        return Part<T>{j0, columns, p, min_of(kc, x.k - p), packed + block * kc * panels * Shape::kNr};
+      };
+      const int64_t least = max_of(int64_t{1}, 16384 / max_of(kc * Shape::kNr, int64_t{1}));
+      parallel_for(region, blocks * panels, least, [&](int64_t begin, int64_t end) {
+        for (int64_t block = begin / panels; block * panels < end; ++block) {
+          const Part<T> t = part(block);
+          const int64_t first = max_of(begin - block * panels, int64_t{0}), last = min_of(end - block * panels, panels);
+          const int64_t j = first * Shape::kNr;
+          pack_b(j0 + j, min_of(columns, last * Shape::kNr) - j, t.p0, t.depth, t.b + j * t.depth);
         }
+      });
+      parallel_chunks(region, row_groups * column_groups, [&](int64_t job, int thread) {
+        const int64_t group = job / column_groups, side = job % column_groups;
+        for (int64_t block = 0; block < blocks; ++block)
+          tiles(part(block), row_panels * group / row_groups, row_panels * (group + 1) / row_groups,
+                panels * side / column_groups, panels * (side + 1) / column_groups,
+                all_panels_a + thread * kPanelsA * Shape::kPanel, thread);
       });
     }
   }

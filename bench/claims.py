@@ -190,13 +190,16 @@ def small_linear() -> Row:
 @claim("import smelt beyond import numpy", "<= 60 ms")
 def import_time() -> Row:
     quiet()
+    # Bytecode as an installed package has it: the first, uncounted import writes it.
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
 
-    def once(code: str) -> float:
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], check=True)
-        return time.perf_counter() - begin
+        def once(code: str) -> float:
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+            return time.perf_counter() - begin
 
-    times = [(once("import smelt"), once("import numpy")) for _ in range(8)][1:]
+        times = [(once("import smelt"), once("import numpy")) for _ in range(8)][1:]
     extra = 1e3 * (min(a for a, _ in times) - min(b for _, b in times))
     return result(extra <= 60, f"{extra:.0f} ms (best of 7)", n=7)
 

@@ -3,8 +3,12 @@
 // B is packed in panels of kNr columns, (panels, k, kNr). A is taken a panel of kMr rows at a time, in the layout that
 // costs least: row-major with a constant row pitch or interleaved (k, kMr), whichever is a plain copy of the source; or
 // not copied at all, as runs of elements that lie together, each run with a pointer for every row. A tile of kMr x kNr
-// stays in registers over a block of the depth; the depth is cut by shape alone, rows and columns freely. Preparing A is
-// cheap enough to do again for every block of columns, so a block of B stays in the second cache.
+// stays in registers over a block of the depth; the depth is cut by shape alone, rows and columns freely.
+//
+// Two orders of the loops, by the caches of the instruction set's machines (blocking.h). With kPanelsA = 1 a panel of A
+// stays in the first cache and a block of B in the second. With more, a panel of B stays in the first, the panels of A
+// that meet it in the second, and B comes from the third, packed for several blocks of the depth at once: fewer waits
+// between threads.
 #pragma once
 #include "blocking.h"  // of the instruction set
 #include "cpu/kernels/activation.inl.h"

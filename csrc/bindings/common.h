@@ -40,6 +40,7 @@ void register_functions(py::module_& m);
 void register_autograd(py::module_& m);
 void register_optimizer(py::module_& m);
 void register_runtime(py::module_& m);
+void register_kernels(py::module_& m);
 
 }  // namespace smelt::bindings
 

@@ -18,58 +18,9 @@ PyObject* exception_type(ErrorKind kind) {
   }
 }
 
-int slot_number(const std::string& name) {
-  const int slot = find_slot(name);
-  if (slot >= 0) return slot;
-  std::string known;
-  for (int i = 0; i < kSlotCount; ++i) known += (i ? ", " : "") + std::string(slot_info(i).name);
-  fail(ErrorKind::value, "kernels", "no slot is named '", name, "'; there are ", known);
-}
-
-// Keeps the name of every kernel that the thread launched.
-class Trace final : public LaunchObserver {
- public:
-  void launched(int, const void*, Device, const Candidate& candidate) override { names.push_back(candidate.name); }
-  std::vector<std::string> names;
-};
-thread_local Trace t_trace;
-
-// The table of kernels: what there is, what is forced, what ran.
-void register_kernels(py::module_& m) {
-  m.def("slots", [] {
-    std::vector<std::string> names;
-    for (int i = 0; i < kSlotCount; ++i) names.emplace_back(slot_info(i).name);
-    return names;
-  });
-  m.def("impls", [](const std::string& slot) {
-    std::vector<std::string> names;
-    for (const Candidate& c : backend(DeviceKind::cpu).table.candidates(slot_number(slot)))
-      if (c.isa <= max_isa()) names.emplace_back(c.name);
-    return names;
-  });
-  m.def("slot_buffers", [](const std::string& slot) {
-    py::list out;
-    for (const BufferField& f : slot_info(slot_number(slot)).buffers)
-      out.append(py::make_tuple(f.name, f.access == Access::in ? "in" : f.access == Access::out ? "out" : "inout",
-                                f.persistent));
-    return out;
-  });
-  m.def("force_impl", force_impl);
-  m.def("forced_impl", [] { return forced_impl(); });
-  m.def("start_trace", [] {
-    t_trace.names.clear();
-    launch_observer() = &t_trace;
-  });
-  m.def("stop_trace", [] {
-    launch_observer() = nullptr;
-    return std::exchange(t_trace.names, {});
-  });
-}
-
 }  // namespace
 
 void register_runtime(py::module_& m) {
-  register_kernels(m);
   py::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);

@@ -449,8 +449,8 @@ struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + re
   const void* residual;  // (rows, C) or null
   void* running_mean;    // (C), read when not training, else updated
   void* running_var;     // (C)
-  void* mean;            // (C) of this batch, out; training only
-  void* rstd;            // (C) out; training only
+  void* mean;            // (C) that was subtracted, out
+  void* rstd;            // (C) out
   void* y;               // (rows, C)
   int64_t rows, c;
   double momentum, eps;

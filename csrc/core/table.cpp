@@ -36,8 +36,20 @@ int find_slot(std::string_view name) {
   return -1;
 }
 
+KernelTable::KernelTable() {
+  for (std::atomic<List*>& slot : slots_) slot = lists_.emplace_back(std::make_unique<List>()).get();
+}
+
 void KernelTable::prepend(int slot, const Candidate& candidate) {
-  slots_[slot].insert(slots_[slot].begin(), candidate);
+  List& list = *slots_[slot].load();
+  list.insert(list.begin(), candidate);
+}
+
+void KernelTable::append(int slot, const Candidate& candidate) {
+  const std::lock_guard lock(mutex_);
+  List& longer = *lists_.emplace_back(std::make_unique<List>(*slots_[slot].load()));
+  longer.push_back(candidate);
+  slots_[slot].store(&longer, std::memory_order_release);
 }
 
 void KernelTable::check() const {
@@ -46,9 +58,9 @@ void KernelTable::check() const {
     for (int other = 0; other < kSlotCount; ++other) {
       const std::string_view name = slot_info(other).name;
       if (!name.starts_with(forward + "_backward")) continue;
-      if (slots_[slot].empty() != slots_[other].empty())
+      if (candidates(slot).empty() != candidates(other).empty())
         fail(ErrorKind::runtime, "kernel table", "forward and backward must both be there or both be absent, got ",
-             slots_[slot].size(), " candidates for ", forward, " and ", slots_[other].size(), " for ",
+             candidates(slot).size(), " candidates for ", forward, " and ", candidates(other).size(), " for ",
              std::string(name));
     }
   }

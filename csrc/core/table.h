@@ -1,5 +1,8 @@
 // The table at run time: per backend and slot an ordered list of candidates, best first.
 #pragma once
+#include <atomic>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,14 +35,20 @@ int find_slot(std::string_view name);  // -1 when there is none
 
 class KernelTable {
  public:
-  // Puts a candidate before those that are there.
+  KernelTable();
+  // Puts a candidate before those that are there: while the table is filled, before anybody reads it.
   void prepend(int slot, const Candidate& candidate);
-  std::span<const Candidate> candidates(int slot) const { return slots_[slot]; }
+  // Puts a candidate after those that are there, at any time.
+  void append(int slot, const Candidate& candidate);
+  std::span<const Candidate> candidates(int slot) const { return *slots_[slot].load(std::memory_order_acquire); }
   // Forward and backward both or neither: RuntimeError names the slot that breaks this.
   void check() const;
 
  private:
-  std::vector<Candidate> slots_[kSlotCount];
+  using List = std::vector<Candidate>;
+  std::atomic<List*> slots_[kSlotCount];
+  std::vector<std::unique_ptr<List>> lists_;  // also those that were replaced: a launch may still read one
+  std::mutex mutex_;
 };
 
 }  // namespace smelt

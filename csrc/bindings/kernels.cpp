@@ -1,0 +1,160 @@
+// The table of kernels: what there is, what is forced, what ran; calls of one kernel; candidates from outside.
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "bindings/common.h"
+#include "bindings/fields.h"
+
+namespace smelt::bindings {
+namespace {
+
+int slot_number(const std::string& name) {
+  const int slot = find_slot(name);
+  if (slot >= 0) return slot;
+  std::string known;
+  for (int i = 0; i < kSlotCount; ++i) known += (i ? ", " : "") + std::string(slot_info(i).name);
+  fail(ErrorKind::value, "kernels", "no slot is named '", name, "'; there are ", known);
+}
+
+KernelTable& cpu_table() { return backend(DeviceKind::cpu).table; }
+
+// Keeps the name of every kernel that the thread launched.
+class Trace final : public LaunchObserver {
+ public:
+  void launched(int, const void*, Device, const Candidate& candidate) override { names.push_back(candidate.name); }
+  std::vector<std::string> names;
+};
+thread_local Trace t_trace;
+
+// Sets the fields of an argument struct that `values` names. The caller has checked dtypes, shapes and overlap.
+class Setter {
+ public:
+  explicit Setter(const py::dict& values) : values_(values) {}
+  template <class T>
+  void operator()(const char* name, T& field) {
+    if (!values_.contains(name)) return;
+    if constexpr (std::is_pointer_v<T>) {
+      set_pointer(name, values_[name], field);
+    } else {
+      set(values_[name], field);
+    }
+    ++used_;
+  }
+  void finish(const char* slot) const {
+    require(used_ == values_.size(), slot, "needs fields of its argument struct, got ", values_.size() - used_, " others");
+  }
+
+ private:
+  template <class T>
+  static void set_pointer(const char* name, py::handle value, T*& pointer) {
+    if (value.is_none()) return;
+    const Tensor t = value.cast<Tensor>();
+    require(!t.transposed(), current_op(), name, " must be row-major, got a transposed tensor; use x.T.copy()");
+    pointer = static_cast<T*>(static_cast<void*>(t.data()));
+  }
+  template <class T, size_t n>
+  static void set(py::handle value, T (&array)[n]) {
+    const auto list = value.cast<std::vector<T>>();
+    require(list.size() <= n, "kernels", "at most ", n, " axes are supported, got ", list.size());
+    std::copy(list.begin(), list.end(), array);
+  }
+  template <class T>
+  static void set(py::handle value, T& field) {
+    if constexpr (std::is_same_v<T, DType>) {
+      field = parse_dtype(value);
+    } else if constexpr (std::is_same_v<T, Scalar>) {
+      field = {value.cast<double>(), py::isinstance<py::int_>(value) ? value.cast<int64_t>() : 0};
+    } else if constexpr (std::is_enum_v<T>) {
+      field = static_cast<T>(value.cast<int>());
+    } else if constexpr (std::is_class_v<T>) {  // a shape within the arguments
+      Setter inner(value.cast<py::dict>());
+      fields(field, inner);
+      inner.finish("shape");
+    } else {
+      field = value.cast<T>();
+    }
+  }
+
+  py::dict values_;
+  size_t used_ = 0;
+};
+
+template <class Args>
+void call(const py::dict& values, Device device) {
+  Args args{};
+  Setter setter(values);
+  fields(args, setter);
+  setter.finish(Args::name);
+  launch(args, device);
+}
+
+using Call = void (*)(const py::dict&, Device);
+template <size_t... I>
+constexpr std::array<Call, kSlotCount> make_calls(std::index_sequence<I...>) {
+  return {call<std::tuple_element_t<I, Slots>>...};
+}
+
+void call_slot(const std::string& slot, const py::dict& values, const std::string& impl) {
+  static constexpr std::array<Call, kSlotCount> kCalls = make_calls(std::make_index_sequence<kSlotCount>{});
+  const int number = slot_number(slot);
+  const OpScope scope(slot_info(number).name);
+  struct Forced {
+    std::string previous = forced_impl();
+    ~Forced() { force_impl(previous); }
+  } forced;
+  if (!impl.empty()) force_impl(impl);
+  kCalls[number](values, Device{});
+}
+
+void add_candidate(const std::string& slot, const std::string& name, uintptr_t run, uintptr_t workspace,
+                   uintptr_t supports) {
+  const int number = slot_number(slot);
+  for (const Candidate& c : cpu_table().candidates(number))
+    require(name != c.name, "kernels.register", "slot '", slot, "' already has a kernel named '", name, "'");
+  const auto* kept = new std::string(name);  // as long as the table
+  Candidate candidate{};
+  candidate.name = kept->c_str();
+  candidate.isa = Isa::portable;
+  candidate.supports = reinterpret_cast<bool (*)(const void*, Device)>(supports);
+  candidate.run = reinterpret_cast<Status (*)(const void*, Context&) noexcept>(run);
+  candidate.workspace = reinterpret_cast<size_t (*)(const void*, int)>(workspace);
+  cpu_table().append(number, candidate);
+}
+
+}  // namespace
+
+void register_kernels(py::module_& m) {
+  m.def("slots", [] {
+    std::vector<std::string> names;
+    for (int i = 0; i < kSlotCount; ++i) names.emplace_back(slot_info(i).name);
+    return names;
+  });
+  m.def("impls", [](const std::string& slot) {
+    std::vector<std::string> names;
+    for (const Candidate& c : cpu_table().candidates(slot_number(slot)))
+      if (c.isa <= max_isa()) names.emplace_back(c.name);
+    return names;
+  });
+  m.def("slot_buffers", [](const std::string& slot) {
+    py::list out;
+    for (const BufferField& f : slot_info(slot_number(slot)).buffers)
+      out.append(py::make_tuple(f.name, f.access == Access::in ? "in" : f.access == Access::out ? "out" : "inout",
+                                f.persistent));
+    return out;
+  });
+  m.def("force_impl", force_impl);
+  m.def("forced_impl", [] { return forced_impl(); });
+  m.def("start_trace", [] {
+    t_trace.names.clear();
+    launch_observer() = &t_trace;
+  });
+  m.def("stop_trace", [] {
+    launch_observer() = nullptr;
+    return std::exchange(t_trace.names, {});
+  });
+  m.def("call_slot", call_slot, py::arg("slot"), py::arg("values"), py::arg("impl") = "");
+  m.def("add_candidate", add_candidate);
+}
+
+}  // namespace smelt::bindings

@@ -1,0 +1,255 @@
+"""Normalisation and softmax: one kernel each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._call import Call
+from ._call import activation as _activation
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "softmax",
+    "softmax_backward",
+]
+
+
+def batch_norm(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    *,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    residual: Any = None,
+    activation: str | None = None,
+    out: Any = None,
+    impl: str | None = None,
+) -> Any:
+    """y = activation((x - mean) rstd weight + bias + residual), with the mean and 1 / deviation of each channel.
+
+    Args:
+        x: (..., C), float32 or float64.
+        weight, bias: (C).
+        running_mean, running_var: (C), updated in place when `training`, else used.
+        training: statistics of this batch.
+        momentum: share of this batch in the running statistics.
+        eps: added to the variance.
+        residual: the shape of `x`, or None.
+        activation: as for `gemm`.
+        out: the shape of `x`, or None.
+        impl: a candidate.
+
+    Returns:
+        y; the mean that was subtracted and 1 / deviation, (C) each.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> one, zero = np.ones(2, "float32"), np.zeros(2, "float32")
+        >>> x = np.array([[1, 2], [3, 6]], "float32")
+        >>> y, mean, rstd = kernels.batch_norm(x, one, zero, zero.copy(), one.copy(), training=True)
+        >>> mean
+        array([2., 4.], dtype=float32)
+    """
+    c = Call("batch_norm", impl)
+    c.input("x", x, "*rows C")
+    c.input("weight", weight, "C")
+    c.input("bias", bias, "C")
+    c.optional("residual", residual, "*rows C")
+    c.input("running_mean", running_mean, "C", written=training)
+    c.input("running_var", running_var, "C", written=training)
+    c.output("y", out, "*rows C")
+    if training and c.size["rows"] == 0:
+        raise c.error(f"training needs at least one row, got x of shape {tuple(x.shape)}")
+    c.output("mean", None, "C")
+    c.output("rstd", None, "C")
+    return c.run(
+        rows=c.size["rows"], c=c.size["C"], momentum=momentum, eps=eps, dtype=c.dtype, training=training,
+        activation=_activation("batch_norm", activation),
+    )  # fmt: skip
+
+
+def batch_norm_backward(
+    x: Any,
+    weight: Any,
+    mean: Any,
+    rstd: Any,
+    dy: Any,
+    *,
+    training: bool,
+    y: Any = None,
+    out: Any = None,
+    impl: str | None = None,
+) -> Any:
+    """The gradients of batch norm; with `y`, those through a relu after it.
+
+    Args:
+        x: (..., C), float32 or float64.
+        weight: (C).
+        mean, rstd: (C) of the batch, or the running ones.
+        dy: the shape of `x`.
+        training: whether mean and rstd depend on `x`.
+        y: the result of a forward with ``activation="relu"``, or None.
+        out: the shape of `x` for dx, or None.
+        impl: a candidate.
+
+    Returns:
+        dx, dweight, dbias.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> one, zero = np.ones(2, "float32"), np.zeros(2, "float32")
+        >>> x = np.array([[1, 2], [3, 6]], "float32")
+        >>> dx, dweight, dbias = kernels.batch_norm_backward(x, one, zero, one, x, training=False)
+        >>> dbias
+        array([4., 8.], dtype=float32)
+    """
+    c = Call("batch_norm_backward", impl)
+    c.input("x", x, "*rows C")
+    c.input("weight", weight, "C")
+    c.input("mean", mean, "C")
+    c.input("rstd", rstd, "C")
+    c.input("dy", dy, "*rows C")
+    c.optional("y", y, "*rows C")
+    c.output("dx", out, "*rows C")
+    c.output("dweight", None, "C")
+    c.output("dbias", None, "C")
+    return c.run(
+        rows=c.size["rows"], c=c.size["C"], dtype=c.dtype, training=training,
+        activation=_activation("batch_norm_backward", None if y is None else "relu"),
+    )  # fmt: skip
+
+
+def layer_norm(
+    x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, out: Any = None, impl: str | None = None
+) -> Any:
+    """y = (x - mean) rstd weight + bias, with the mean and 1 / deviation of each row.
+
+    Args:
+        x: (..., D), floating.
+        weight, bias: (D), or None.
+        eps: added to the variance.
+        out: the shape of `x`, or None.
+        impl: a candidate.
+
+    Returns:
+        y, mean (rows), rstd (rows).
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> y, mean, rstd = kernels.layer_norm(np.array([[1, 3]], "float32"))
+        >>> y.round(3), mean
+        (array([[-1.,  1.]], dtype=float32), array([2.], dtype=float32))
+    """
+    c = Call("layer_norm", impl)
+    c.input("x", x, "*rows D")
+    c.optional("weight", weight, "D")
+    c.optional("bias", bias, "D")
+    c.output("y", out, "*rows D")
+    c.output("mean", None, "*rows")
+    c.output("rstd", None, "*rows")
+    return c.run(rows=c.size["rows"], d=c.size["D"], eps=eps, dtype=c.dtype)
+
+
+def layer_norm_backward(
+    x: Any, mean: Any, rstd: Any, dy: Any, *, weight: Any = None, out: Any = None, impl: str | None = None
+) -> Any:
+    """The gradients of layer norm.
+
+    Args:
+        x: (..., D), floating.
+        mean, rstd: (rows) of the forward.
+        dy: the shape of `x`.
+        weight: (D), or None.
+        out: the shape of `x` for dx, or None.
+        impl: a candidate.
+
+    Returns:
+        dx, dweight, dbias.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> x = np.array([[1, 3]], "float32")
+        >>> y, mean, rstd = kernels.layer_norm(x)
+        >>> kernels.layer_norm_backward(x, mean, rstd, np.ones_like(x))[2]
+        array([1., 1.], dtype=float32)
+    """
+    c = Call("layer_norm_backward", impl)
+    c.input("x", x, "*rows D")
+    c.optional("weight", weight, "D")
+    c.input("mean", mean, "*rows")
+    c.input("rstd", rstd, "*rows")
+    c.input("dy", dy, "*rows D")
+    c.output("dx", out, "*rows D")
+    c.output("dweight", None, "D")
+    c.output("dbias", None, "D")
+    return c.run(rows=c.size["rows"], d=c.size["D"], dtype=c.dtype)
+
+
+def softmax(x: Any, *, log: bool = False, out: Any = None, impl: str | None = None) -> Any:
+    """exp(x) divided by its sum over the last axis, or the logarithm of that.
+
+    Args:
+        x: (..., n), floating.
+        log: the logarithm.
+        out: the shape of `x`, or None.
+        impl: a candidate.
+
+    Returns:
+        The shape of `x`.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> kernels.softmax(np.zeros((1, 4), "float32"))
+        array([[0.25, 0.25, 0.25, 0.25]], dtype=float32)
+    """
+    c = Call("softmax", impl)
+    c.input("x", x, "*rows n")
+    c.output("y", out, "*rows n")
+    return c.run(rows=c.size["rows"], n=c.size["n"], dtype=c.dtype, log=log)
+
+
+def softmax_backward(
+    y: Any, dy: Any, *, log: bool = False, accumulate: bool = False, out: Any = None, impl: str | None = None
+) -> Any:
+    """The gradient of softmax.
+
+    Args:
+        y: (..., n), the result of the forward.
+        dy: the shape of `y`.
+        log: as in the forward.
+        accumulate: adds to what `out` holds.
+        out: the shape of `y`, or None.
+        impl: a candidate.
+
+    Returns:
+        The shape of `y`.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> kernels.softmax_backward(np.full((1, 2), 0.5, "float32"), np.array([[1, 0]], "float32"))
+        array([[ 0.25, -0.25]], dtype=float32)
+    """
+    c = Call("softmax_backward", impl)
+    c.input("y", y, "*rows n")
+    c.input("dy", dy, "*rows n")
+    c.output("dx", out, "*rows n", accumulate=accumulate, flag="accumulate")
+    return c.run(rows=c.size["rows"], n=c.size["n"], dtype=c.dtype, log=log)

@@ -1,0 +1,381 @@
+"""smelt.kernels: single kernels on arrays that share memory, errors before anything runs, kernels of one's own."""
+
+import os
+import shutil
+import subprocess
+import sysconfig
+
+import numpy as np
+import pytest
+
+import smelt
+from smelt import kernels, losses
+from tests.conftest import isa_levels
+
+F32 = np.float32
+
+
+def floats(rng, *shape):
+    return rng.normal(size=shape).astype(F32)
+
+
+def same(got, expected):
+    expected = expected.numpy() if isinstance(expected, smelt.Tensor) else np.asarray(expected)
+    np.testing.assert_array_equal(np.asarray(got).reshape(expected.shape), expected)
+
+
+def tensors(*arrays):
+    return [smelt.from_numpy(a) for a in arrays]
+
+
+class Exporter:
+    """Nothing but the protocol."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.array.__dlpack_device__()
+
+
+def test_every_slot_has_a_function():
+    assert set(kernels.slots()) <= set(kernels.__all__)
+
+
+# ------------------------------------------------------------------------------------------- the bits of the ops
+
+
+@pytest.mark.parametrize("level", isa_levels())
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_gemm_gives_the_bits_of_matmul(rng, level, transpose_a, transpose_b):
+    a = floats(rng, *((33, 17) if transpose_a else (17, 33)))
+    b = floats(rng, *((29, 33) if transpose_b else (33, 29)))
+    with kernels.isa(level):
+        c = kernels.gemm(a, b, transpose_a=transpose_a, transpose_b=transpose_b)
+        same(c, smelt.matmul(*tensors(a, b), transpose_a, transpose_b))
+
+
+def test_gemm_with_everything(rng):
+    a, b, bias, c = floats(rng, 3, 5, 7), floats(rng, 7, 4), floats(rng, 4), floats(rng, 3, 5, 4)
+    before = c.copy()
+    assert kernels.gemm(a, b, alpha=0.5, accumulate=True, out=c) is c
+    np.testing.assert_allclose(c, before + 0.5 * (a @ b), rtol=1e-5, atol=1e-5)
+    y = kernels.gemm(a, b, bias, activation="relu")
+    np.testing.assert_allclose(y, np.maximum(a @ b + bias, 0), rtol=1e-5, atol=1e-5)
+    batched = floats(rng, 3, 7, 4)
+    np.testing.assert_allclose(kernels.gemm(a, batched), a @ batched, rtol=1e-5, atol=1e-5)
+
+
+def test_convolution_gives_the_bits_of_the_op(rng):
+    x, w = floats(rng, 2, 7, 6, 4), floats(rng, 6, 3, 2, 2)
+    options = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2}
+    tx, tw = (t.requires_grad_() for t in tensors(x, w))
+    y = smelt.conv2d(tx, tw, **options)
+    dy = floats(rng, *y.shape)
+    y.backward(smelt.from_numpy(dy))
+    same(kernels.conv2d(x, w, **options), y.detach())
+    same(kernels.conv2d_backward_input(dy, w, (7, 6), **options), tx.grad)
+    same(kernels.conv2d_backward_weight(x, dy, (3, 2), **options), tw.grad)
+    twice = kernels.conv2d_backward_weight(x, dy, (3, 2), **options)
+    kernels.conv2d_backward_weight(x, dy, (3, 2), **options, accumulate=True, out=twice)
+    np.testing.assert_allclose(twice, 2 * tw.grad.numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("maximum", [True, False])
+def test_pooling_gives_the_bits_of_the_op(rng, maximum):
+    x = floats(rng, 2, 7, 6, 3)
+    t = smelt.from_numpy(x).requires_grad_()
+    y = (smelt.max_pool2d if maximum else smelt.avg_pool2d)(t, (3, 2), (2, 2), (1, 0))
+    dy = floats(rng, *y.shape)
+    y.backward(smelt.from_numpy(dy))
+    got = kernels.pool2d(x, (3, 2), stride=2, padding=(1, 0), max=maximum)
+    got, index = got if maximum else (got, None)
+    same(got, y.detach())
+    same(kernels.pool2d_backward(dy, (7, 6), (3, 2), index=index, stride=2, padding=(1, 0)), t.grad)
+
+
+def test_normalisation_gives_the_bits_of_the_ops(rng):
+    x, w, b, dy = floats(rng, 9, 5), floats(rng, 5), floats(rng, 5), floats(rng, 9, 5)
+    tx, tw, tb = (t.requires_grad_() for t in tensors(x, w, b))
+    y = smelt.layer_norm(tx, tw, tb)
+    y.backward(smelt.from_numpy(dy))
+    got, mean, rstd = kernels.layer_norm(x, w, b)
+    same(got, y.detach())
+    for mine, theirs in zip(kernels.layer_norm_backward(x, mean, rstd, dy, weight=w), (tx, tw, tb)):
+        same(mine, theirs.grad)
+
+    tx, tw, tb = (t.requires_grad_() for t in tensors(x, w, b))
+    running = [np.zeros(5, F32), np.ones(5, F32)]
+    moved = tensors(*(r.copy() for r in running))
+    y = smelt.batch_norm(tx, tw, tb, *moved, True)
+    y.backward(smelt.from_numpy(dy))
+    got, mean, rstd = kernels.batch_norm(x, w, b, *running, training=True)
+    same(got, y.detach())
+    same(running[0], moved[0])
+    same(running[1], moved[1])
+    for mine, theirs in zip(kernels.batch_norm_backward(x, w, mean, rstd, dy, training=True), (tx, tw, tb)):
+        same(mine, theirs.grad)
+    frozen, *_ = kernels.batch_norm(x, w, b, *running, training=False, residual=x, activation="relu")
+    expected = (x - running[0]) / np.sqrt(running[1] + 1e-5) * w + b + x
+    np.testing.assert_allclose(frozen, np.maximum(expected, 0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_softmax_gives_the_bits_of_the_op(rng, log):
+    x, dy = floats(rng, 2, 3, 5), floats(rng, 2, 3, 5)
+    t = smelt.from_numpy(x).requires_grad_()
+    y = (smelt.log_softmax if log else smelt.softmax)(t)
+    y.backward(smelt.from_numpy(dy))
+    got = kernels.softmax(x, log=log)
+    same(got, y.detach())
+    same(kernels.softmax_backward(got, dy, log=log), t.grad)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_losses_give_the_bits_of_the_ops(rng, reduction):
+    x, labels, weight = floats(rng, 7, 4), rng.integers(0, 4, 7), np.abs(floats(rng, 4))
+    labels[2] = -100
+    t = smelt.from_numpy(x).requires_grad_()
+    options = {"label_smoothing": 0.1, "reduction": reduction}
+    y = losses.cross_entropy(t, smelt.from_numpy(labels), weight=smelt.from_numpy(weight), **options)
+    dloss = np.ones(y.shape or (1,), F32)
+    y.backward(smelt.ones(*y.shape) if y.shape else None)
+    got, lse, total = kernels.cross_entropy(x, labels, weight=weight, **options)
+    same(got, y.detach())
+    same(kernels.cross_entropy_backward(x, labels, lse, total, dloss, weight=weight, **options), t.grad)
+
+    target = floats(rng, 7, 4)
+    t = smelt.from_numpy(x).requires_grad_()
+    y = losses.huber_loss(t, smelt.from_numpy(target), delta=0.5, reduction=reduction)
+    y.backward(smelt.ones(*y.shape) if y.shape else None)
+    same(kernels.loss(x, target, "huber", delta=0.5, reduction=reduction), y.detach())
+    dloss = np.ones(y.shape or (1,), F32)
+    same(kernels.loss_backward(x, target, dloss, "huber", delta=0.5, reduction=reduction), t.grad)
+
+
+def test_elementwise_gives_the_bits_of_the_ops(rng):
+    x, y = floats(rng, 3, 1, 5), floats(rng, 4, 1)
+    tx, ty = tensors(x, y)
+    same(kernels.binary(x, y, "div"), tx / ty)
+    same(kernels.binary(x, 0.25, "maximum"), smelt.maximum(tx, 0.25))
+    assert kernels.binary(x, y, "lt").dtype == np.bool_
+    same(kernels.where(kernels.binary(x, y, "lt"), x, y), smelt.where(tx < ty, tx, ty))
+    same(kernels.unary(x, "gelu"), smelt.gelu(tx))
+    same(kernels.unary(x, "clip", a=-0.5, b=0.5), tx.clip(-0.5, 0.5))
+    t = smelt.from_numpy(x).requires_grad_()
+    smelt.gelu(t).sum().backward()
+    same(kernels.unary_backward(x, np.ones_like(x), "gelu"), t.grad)
+    same(kernels.copy(x, (2, 0, 1)), tx.permute(2, 0, 1))
+    same(kernels.cast(x, "float16"), tx.astype("float16"))
+    assert kernels.cast(x, "bfloat16").dtype == smelt.bfloat16
+    same(kernels.fill(np.empty((2, 3), np.int32), 7), np.full((2, 3), 7))
+    same(kernels.arange(np.empty(5, F32), 1, 0.5), np.arange(1, 3.5, 0.5))
+
+
+def test_random_numbers_are_those_of_their_counters():
+    u = kernels.random(np.empty(10, F32), "uniform", seed=3)
+    same(kernels.random(np.empty(6, F32), "uniform", seed=3, counter=1), u[4:])
+    same(kernels.random(np.empty(6, F32), "uniform", seed=3, offset=1), u[4:])
+    bits = kernels.random(np.empty(4, np.int64), "bits", seed=3)
+    assert tuple(bits) == smelt._core.philox(3, 0, 0)
+    y = kernels.dropout(np.ones(1000, F32), 0.5, seed=1)
+    assert set(np.unique(y)) == {0, 2} and 400 < np.count_nonzero(y) < 600
+
+
+def test_reductions_and_indexing_give_the_bits_of_the_ops(rng):
+    x = floats(rng, 3, 4, 5)
+    (t,) = tensors(x)
+    for axis in (0, 1, -1):
+        same(kernels.reduce(x, "sum", axis), t.sum(axis=axis))
+        value, place = kernels.reduce(x, "min", axis, index=True)
+        same(value, t.min(axis=axis))
+        same(place, t.argmin(axis=axis))
+        same(kernels.cumsum(x, axis), t.cumsum(axis))
+    same(kernels.reduce(x > 0, "any", 1), (t > 0).any(axis=1))
+    assert kernels.reduce(np.ones((2, 3), np.uint8), "sum").dtype == np.int64
+    value, place = kernels.sort(x, descending=True)
+    same(np.take_along_axis(x, place, -1), value)
+    index = np.array([3, 0, 3])
+    same(kernels.take(x, index, 1), np.take(x, index, 1))
+    out = np.zeros((3, 4, 5), F32)
+    assert kernels.put(out, index, x[:, :3].copy(), 1) is out
+    expected = np.zeros_like(out)
+    np.add.at(expected, (slice(None), index), x[:, :3])
+    same(out, expected)
+    where = rng.integers(0, 4, (3, 2, 5))
+    same(kernels.gather(x, where, 1), np.take_along_axis(x, where, 1))
+    out = np.zeros((3, 4, 5), F32)
+    kernels.scatter_add(out, where, x[:, :2].copy(), 1)
+    same(out, smelt.scatter_add(smelt.zeros(3, 4, 5), *tensors(where, x[:, :2].copy()), 1))
+    same(kernels.nonzero(x > 0), np.flatnonzero(x > 0))
+
+
+def test_optimizers_update_in_place(rng):
+    p, g, m, v = floats(rng, 200), floats(rng, 200), np.zeros(200, F32), np.zeros(200, F32)
+    layer = smelt.nn.Parameter(smelt.from_numpy(p.copy()))
+    optimizer = smelt.optim.AdamW([layer], lr=0.1, weight_decay=0.01)
+    (layer * smelt.from_numpy(g)).sum().backward()
+    optimizer.step()
+    kernels.adam(p, g, m, v, lr=0.1, step=1, weight_decay=0.01)
+    same(p, layer.detach())
+    kept = p[:64].copy()
+    kernels.sgd(p, g, lr=1.0, segments=[(64, 136)])
+    same(p[:64], kept)
+    assert kernels.sum_squares(g, segments=[(0, 64)]) == pytest.approx(np.sum(g[:64].astype(float) ** 2))
+    assert kernels.clip_scale(np.array([np.nan]), 1.0)[2]
+
+
+# ---------------------------------------------------------------------------------------------------- arrays as they lie
+
+
+def test_nothing_is_copied(rng):
+    a, b, c = floats(rng, 4, 5), floats(rng, 5, 6), np.empty((4, 6), F32)
+    before = smelt.memory_stats()["allocations"]
+    assert kernels.unary(a, "neg", out=(out := np.empty_like(a))) is out
+    assert kernels.gemm(Exporter(a), b, out=c) is c
+    np.testing.assert_allclose(c, a @ b, rtol=1e-5, atol=1e-5)
+    with kernels.trace() as names:
+        kernels.gemm(a, b, out=c)
+    assert [n.split("_", 1)[1] for n in names] == ["gemm"]
+    assert smelt.memory_stats()["allocations"] - before <= 3  # workspaces
+
+
+def test_results_are_of_the_kind_of_the_first_argument(rng):
+    a, b = floats(rng, 2, 3), floats(rng, 3, 2)
+    assert isinstance(kernels.gemm(a, b), np.ndarray)
+    assert isinstance(kernels.gemm(*tensors(a, b)), smelt.Tensor)
+    half = smelt.from_numpy(a).astype("bfloat16")
+    assert kernels.gemm(half, smelt.from_numpy(b).astype("bfloat16")).dtype == smelt.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4), (3, 0, 4), (3, 4, 0)])
+def test_empty_products(shape):
+    m, n, k = shape
+    same(kernels.gemm(np.ones((m, k), F32), np.ones((k, n), F32)), np.zeros((m, n), F32))
+
+
+def aligned_wrongly():
+    return np.zeros(4 * 6 + 1, np.uint8)[1:].view(F32).reshape(2, 3)
+
+
+A = np.ones((2, 3), F32)
+B = np.ones((3, 4), F32)
+WIDE = np.ones((8, 8), F32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: kernels.gemm(WIDE[::2, :3], B), ValueError, "gemm: a cannot be used where it lies"),
+        (lambda: kernels.gemm(aligned_wrongly(), B), ValueError, "gemm: a cannot be used where it lies"),
+        (lambda: kernels.gemm(A, smelt.from_numpy(np.ones((4, 3), F32)).T), ValueError, "gemm: b must be row-major"),
+        (lambda: kernels.gemm(A, B, out=WIDE.reshape(-1)[:8].reshape(2, 4)[:, ::-1]), ValueError, "gemm: c cannot be"),
+        (lambda: kernels.gemm(A, B, out=np.ones((2, 5), F32)), ValueError, r"gemm: c must be .* = \(2, 4\), got \(2, 5\)"),
+        (lambda: kernels.gemm(A, np.ones((4, 4), F32)), ValueError, r"gemm: b must be \(K, N\) = \(3, N\), got \(4, 4\)"),
+        (lambda: kernels.gemm(A, B.astype(float)), TypeError, "gemm: b must be float32, got float64"),
+        (lambda: kernels.gemm(A.astype(int), B), TypeError, "gemm: a must be float32 or .*, got int64"),
+        (lambda: kernels.gemm([[1.0]], B), TypeError, "gemm: a must be a NumPy array or have __dlpack__, got list"),
+        (lambda: kernels.gemm(A, B, impl="no_such"), ValueError, "gemm: impl must be one of .*portable_gemm.*'no_such'"),
+        (lambda: kernels.gemm(A, B, activation="no"), ValueError, "gemm: activation must be one of .*, got 'no'"),
+        (lambda: kernels.gemm(A, B, accumulate=True), ValueError, "gemm: accumulate needs c"),
+        (lambda: kernels.gemm(smelt.ones(2, 3).requires_grad_(), B), ValueError, "gemm: a must be off the tape"),
+        (lambda: kernels.unary(A, "exp", out=A), ValueError, "unary: y must not overlap x"),
+        (lambda: kernels.unary(A, "no"), ValueError, "unary: op must be one of"),
+        (lambda: kernels.softmax(np.ones((), F32)), ValueError, "softmax: x must have at least 1 axes"),
+        (lambda: kernels.conv2d(np.ones((1, 2, 2, 3), F32), np.ones((1, 3, 3, 3), F32)), ValueError, "kernel must fit"),
+        (lambda: kernels.conv2d(np.ones((1, 5, 5, 3), F32), np.ones((1, 3, 3, 2), F32)), ValueError, "groups must divide"),
+        (lambda: kernels.conv2d(np.ones((1, 5, 5, 3), F32), np.ones((1, 3, 3, 3), F32), stride=0), ValueError, "stride"),
+        (lambda: kernels.pool2d(np.ones((1, 4, 4, 1), F32), 2, padding=2), ValueError, "at most half"),
+        (
+            lambda: kernels.pool2d_backward(np.ones((1, 1, 1, 1), F32), (2, 2), 2, index=np.array([[[[4]]]], np.int32)),
+            IndexError,
+            "index 4 at position 0",
+        ),
+        (lambda: kernels.cross_entropy(A, np.array([0, 3])), IndexError, "index 3 at position 1"),
+        (lambda: kernels.take(A, np.array([2])), IndexError, "index 2 at position 0"),
+        (lambda: kernels.reduce(A, "max", 5), IndexError, r"reduce: axis must be in \[-2, 2\), got 5"),
+        (lambda: kernels.reduce(np.ones((2, 0), F32), "max"), ValueError, "needs at least one element"),
+        (lambda: kernels.binary(A, B, "add"), ValueError, "binary: shapes must broadcast"),
+        (lambda: kernels.dropout(A, 1.0), ValueError, r"p must be in \[0, 1\), got 1.0"),
+        (lambda: kernels.sgd(np.ones(4, F32), np.ones(4, F32), lr=1, segments=[(2, 3)]), ValueError, "segments must lie"),
+        (lambda: kernels.adam(*(np.ones(4, F32) for _ in range(4)), lr=1, step=0), ValueError, "step must be at least 1"),
+        (lambda: kernels.put(np.ones(3, np.int64), np.array([0]), np.array([1])), TypeError, "put: out must be"),
+        (lambda: kernels.impls("no"), ValueError, "no slot is named 'no'"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_was_required_and_given(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
+
+
+def test_a_result_too_large_to_address_is_refused():
+    tall = np.empty((2**50, 0), F32)
+    with pytest.raises(ValueError, match="more bytes than there are addresses"):
+        kernels.gemm(tall, np.empty((0, 2**20), F32))
+
+
+def test_read_only_arrays_are_refused_for_results():
+    c = np.zeros((2, 4), F32)
+    c.flags.writeable = False
+    with pytest.raises(ValueError, match="gemm: c cannot be used where it lies"):
+        kernels.gemm(A, B, out=c)
+    assert not c.any()
+
+
+# ------------------------------------------------------------------------------------------------ kernels of one's own
+
+SOURCE = """
+#include "core/kernels.h"
+using namespace smelt;
+extern "C" Status plain(const GemmArgs& g, Context& context) {
+  float* total = static_cast<float*>(context.workspace);
+  for (int64_t i = 0; i < g.m; ++i)
+    for (int64_t j = 0; j < g.n; ++j) {
+      *total = 0;
+      for (int64_t p = 0; p < g.k; ++p)
+        *total += static_cast<const float*>(g.a)[i * g.lda + p] * static_cast<const float*>(g.b)[p * g.ldb + j];
+      static_cast<float*>(g.c)[i * g.ldc + j] = 1000 + *total;
+    }
+  return Status::ok;
+}
+extern "C" size_t room(const GemmArgs&, int) { return 64; }
+extern "C" bool fits(const GemmArgs& g, Device) { return g.dtype == DType::float32 && !g.transpose_a && !g.transpose_b; }
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    compiler = os.environ.get("CXX") or (sysconfig.get_config_var("CXX") or "c++").split()[0]
+    if not shutil.which(compiler):
+        compiler = shutil.which("c++") or shutil.which("g++")
+    if not compiler:
+        pytest.skip("needs a C++ compiler")
+    folder = tmp_path_factory.mktemp("kernel")
+    (folder / "plain.cpp").write_text(SOURCE)
+    out = folder / "plain.so"
+    command = [compiler, "-std=c++20", "-O1", "-shared", "-fPIC", f"-I{kernels.include_dir()}"]
+    subprocess.run([*command, str(folder / "plain.cpp"), "-o", str(out)], check=True)
+    return out
+
+
+def test_a_kernel_of_ones_own(library):
+    preferred = kernels.impls("gemm")[0]
+    kernels.register("gemm", "plain_gemm", library, "plain", workspace="room", supports="fits")
+    assert kernels.impls("gemm")[-1] == "plain_gemm" and kernels.impls("gemm")[0] == preferred
+    np.testing.assert_array_equal(kernels.gemm(A, B, impl="plain_gemm"), np.full((2, 4), 1003, F32))
+    with kernels.use("plain_gemm"):
+        assert smelt.matmul(*tensors(A, B)).numpy()[0, 0] == 1003
+    assert smelt.matmul(*tensors(A, B)).numpy()[0, 0] == 3  # never chosen unasked
+    with pytest.raises(RuntimeError, match="gemm: no cpu kernel for these arguments"):
+        kernels.gemm(A.astype(float), B.astype(float), impl="plain_gemm")
+    with pytest.raises(ValueError, match="slot 'gemm' already has a kernel named 'plain_gemm'"):
+        kernels.register("gemm", "plain_gemm", library, "plain")
+    with pytest.raises(AttributeError, match="must have an extern \"C\" function 'none'"):
+        kernels.register("gemm", "other", library, "none")
+    with pytest.raises(ValueError, match="no slot is named"):
+        kernels.register("no", "other", library, "plain")
+    assert "other" not in kernels.impls("gemm")

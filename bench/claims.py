@@ -30,8 +30,9 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 import smelt  # noqa: E402
-from bench import models, shapes  # noqa: E402
+from bench import shapes  # noqa: E402
 from smelt import bench, nn  # noqa: E402
+from smelt.bench import models  # noqa: E402
 
 LOAD_LIMIT = 0.1
 Row = dict[str, Any]
@@ -131,13 +132,22 @@ def gemm_2048() -> Row:
     return gemm_row(2048, 2048, 2048, False, False, 0.95)
 
 
-@claim("gemm fp32 shapes (information)", "none yet; named and 20 random shapes")
-def gemm_shapes() -> Row:
-    rows = [(s[0], gemm_row(*s[1:], 0.0)["ratio"]) for s in [*shapes.GEMM[2:], *shapes.random_gemm(20, seed=1)]]
-    ratios = np.array([r for _, r in rows])
-    worst = min(rows, key=lambda r: r[1])
-    text = f"geometric mean {np.exp(np.log(ratios).mean()):.2f}x, worst {worst[1]:.2f}x ({worst[0]})"
-    return result(True, text, shapes=dict(rows), peer=f"PyTorch {peer().__version__}")
+def gemm_set(random: int, dtype: str, mean: float, worst: float) -> Row:
+    peer()
+    found = shapes.ratios(shapes.cases(random, 1, dtype))
+    values = np.array(list(found.values()))
+    passed = bool(np.exp(np.log(values).mean()) >= mean and values.min() >= worst)
+    return result(passed, shapes.summary(found), shapes=found, peer=f"PyTorch {peer().__version__}")
+
+
+@claim("gemm fp32 named shapes", "geometric mean >= 1.1x of PyTorch, worst >= 0.8x")
+def gemm_named() -> Row:
+    return gemm_set(0, "float32", 1.1, 0.8)
+
+
+@claim("gemm fp32 40 random shapes, seed 1", "geometric mean >= 1.1x of PyTorch, worst >= 0.8x")
+def gemm_random() -> Row:
+    return gemm_set(40, "float32", 1.1, 0.8)
 
 
 def step_row(name: str, target: float) -> Row:

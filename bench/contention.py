@@ -24,7 +24,7 @@ def busy(cpu: int) -> None:
 
 
 def run(library: str, seconds: float) -> dict[str, float]:
-    from bench import models
+    from smelt.bench import models
 
     ours, model = models.smelt_step("mlp")
     if library == "smelt":

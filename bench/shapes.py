@@ -1,32 +1,56 @@
-"""Shapes to measure: a list from real networks, and random ones from a seed so that none can be a special case."""
+"""Matrix products of real networks and of a seed against PyTorch: the geometric mean and the worst of each set.
+
+python bench/shapes.py                       # the named shapes
+python bench/shapes.py --random 40 --seed 1  # shapes from a seed
+"""
 
 from __future__ import annotations
 
-import numpy as np
+import argparse
+import json
+import sys
+from pathlib import Path
 
-# (name, M, N, K, transpose_a, transpose_b)
-GEMM = [
-    ("square 1024", 1024, 1024, 1024, False, False),
-    ("square 2048", 2048, 2048, 2048, False, False),
-    ("mlp forward 1", 128, 512, 784, False, True),
-    ("mlp forward 2", 128, 256, 512, False, True),
-    ("mlp weight gradient 1", 512, 784, 128, True, False),
-    ("mlp input gradient 2", 128, 512, 256, False, False),
-    ("gpt qkv", 4096, 768, 256, False, True),
-    ("gpt mlp up", 4096, 1024, 256, False, True),
-    ("gpt mlp down", 4096, 256, 1024, False, True),
-    ("gpt mlp up, weight gradient", 1024, 256, 4096, True, False),
-]
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+from smelt.bench import suites  # noqa: E402
+from smelt.bench.measure import race, wait_until_quiet  # noqa: E402
 
 
-def random_gemm(count: int, seed: int) -> list[tuple[str, int, int, int, bool, bool]]:
-    """Shapes drawn log-uniformly from 16 to 4096 with at most 4 GFLOP, in every transposition."""
-    rng = np.random.default_rng(seed)
-    shapes: list[tuple[str, int, int, int, bool, bool]] = []
-    while len(shapes) < count:
-        m, n, k = (int(v) for v in np.exp(rng.uniform(np.log(16), np.log(4096), 3)))
-        if 2.0 * m * n * k <= 4e9:
-            ta, tb = bool(rng.integers(2)), bool(rng.integers(2))
-            letters = f"{'t' if ta else 'n'}{'t' if tb else 'n'}"
-            shapes.append((f"random {m}x{n}x{k} {letters}", m, n, k, ta, tb))
-    return shapes
+def ratios(cases: list[suites.Case], rounds: int = 15) -> dict[str, float]:
+    """smelt against PyTorch, by case."""
+    found = {}
+    for case in cases:
+        case.check()
+        wait_until_quiet()
+        contenders = {name: c.run for name, c in case.contenders.items()}
+        c = race(contenders, rounds).compare("smelt", "torch")
+        found[case.name] = c.ratio
+        print(f"{c.ratio:6.2f}x ({c.low:.2f} to {c.high:.2f})  {case.name}", file=sys.stderr)
+    return found
+
+
+def summary(found: dict[str, float]) -> str:
+    values = np.array(list(found.values()))
+    worst = min(found, key=lambda name: found[name])
+    return f"geometric mean {np.exp(np.log(values).mean()):.2f}x, worst {values.min():.2f}x ({worst})"
+
+
+def cases(random: int, seed: int, dtype: str) -> list[suites.Case]:
+    suite = suites.SUITES["gemm"]
+    modules, rng = suites.peers(["torch"]), np.random.default_rng(seed)
+    return [suite.build(shape, dtype, [], modules, rng) for shape in suite.shapes([], random, seed)]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--random", type=int, default=0, help="how many shapes to draw instead of the named ones")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    args = parser.parse_args()
+    found = ratios(cases(args.random, args.seed, args.dtype))
+    print(summary(found))
+    print(json.dumps(found))

@@ -1,5 +1,20 @@
 """Timing that can be trusted: alternating runs, medians, the machine's limits, and how busy it is with other work."""
 
-from .measure import Comparison, compare, foreign_load, limits, wait_until_quiet
+from . import models, report, shapes, suites
+from .measure import Comparison, Race, compare, foreign_load, limits, race, wait_until_quiet
+from .runner import run
 
-__all__ = ["Comparison", "compare", "foreign_load", "limits", "wait_until_quiet"]
+__all__ = [
+    "Comparison",
+    "Race",
+    "compare",
+    "foreign_load",
+    "limits",
+    "models",
+    "race",
+    "report",
+    "run",
+    "shapes",
+    "suites",
+    "wait_until_quiet",
+]

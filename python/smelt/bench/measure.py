@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .. import _core
 
-__all__ = ["Comparison", "compare", "foreign_load", "limits", "wait_until_quiet"]
+__all__ = ["Comparison", "Race", "compare", "foreign_load", "limits", "race", "wait_until_quiet"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Comparison:
         ratio: median of theirs / ours over the pairs: above 1 the first is faster.
         low, high: 95 % interval of that median.
         pairs: how many pairs there were.
-        load: largest share of the CPU that other processes used meanwhile.
+        load: share of the CPU that other processes used meanwhile.
 
     Example:
         >>> smelt.bench.Comparison(ours=1.0, theirs=2.0, ratio=2.0, low=1.9, high=2.1, pairs=15, load=0.0).ratio
@@ -38,6 +39,17 @@ class Comparison:
     high: float
     pairs: int
     load: float
+
+    @property
+    def verdict(self) -> str:
+        """``"faster"``, ``"slower"``, or ``"no difference"`` where the interval contains 1.
+
+        Example:
+            >>> c = smelt.bench.Comparison(ours=1.0, theirs=1.1, ratio=1.1, low=0.9, high=1.2, pairs=15, load=0.0)
+            >>> c.verdict
+            'no difference'
+        """
+        return "faster" if self.low > 1 else "slower" if self.high < 1 else "no difference"
 
 
 def _cpu_times() -> tuple[float, float]:
@@ -125,16 +137,137 @@ def _time(function: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - begin) / repeats
 
 
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of the median from order statistics: r values lie outside at either end, as many as leave 95 %
+    between them by the binomial distribution (none of 5 values: 94 %)."""
+    ordered, n = sorted(values), len(values)
+    r, outside = 0, 2.0 * 0.5**n
+    while outside + 2 * math.comb(n, r + 1) * 0.5**n <= 0.05:
+        r += 1
+        outside += 2 * math.comb(n, r) * 0.5**n
+    return ordered[r], ordered[n - 1 - r]
+
+
+@dataclass(frozen=True)
+class Race:
+    """Times of several functions that ran in turn.
+
+    Attributes:
+        times: seconds of each round, by name.
+        load: share of the CPU that other processes used meanwhile.
+
+    Example:
+        >>> smelt.bench.Race({"a": [1.0, 1.1, 1.2], "b": [2.0, 2.1, 2.2]}, load=0.0).median("b")
+        2.1
+    """
+
+    times: Mapping[str, Sequence[float]]
+    load: float
+
+    def median(self, name: str) -> float:
+        """The median time.
+
+        Args:
+            name: of the function.
+
+        Returns:
+            Seconds.
+
+        Example:
+            >>> smelt.bench.Race({"a": [1.0, 3.0, 2.0]}, load=0.0).median("a")
+            2.0
+        """
+        return statistics.median(self.times[name])
+
+    def interval(self, name: str) -> tuple[float, float]:
+        """The 95 % interval of the median time.
+
+        Args:
+            name: of the function.
+
+        Returns:
+            Seconds, low and high.
+
+        Example:
+            >>> smelt.bench.Race({"a": [1.0, 3.0, 2.0]}, load=0.0).interval("a")
+            (1.0, 3.0)
+        """
+        return _interval(self.times[name])
+
+    def compare(self, ours: str, theirs: str) -> Comparison:
+        """Two of the functions against each other, round by round.
+
+        Args:
+            ours: name of the one.
+            theirs: name of the other.
+
+        Returns:
+            Medians, and the median of the paired ratios with its interval.
+
+        Example:
+            >>> smelt.bench.Race({"a": [1.0, 1.1], "b": [2.0, 2.2]}, load=0.0).compare("a", "b").ratio
+            2.0
+        """
+        ratios = [b / a for a, b in zip(self.times[ours], self.times[theirs])]
+        low, high = _interval(ratios)
+        return Comparison(
+            ours=self.median(ours),
+            theirs=self.median(theirs),
+            ratio=statistics.median(ratios),
+            low=low,
+            high=high,
+            pairs=len(ratios),
+            load=self.load,
+        )
+
+
+def race(functions: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02, warmup: int = 3) -> Race:
+    """Times functions in turn; each round begins with another. Before each measurement a function runs uncounted for 10 ms.
+
+    Args:
+        functions: by name.
+        rounds: measurements of each, at least 5.
+        seconds: how long one measurement lasts at least; short functions are called often enough.
+        warmup: calls of each before the first measurement.
+
+    Returns:
+        The times, and how busy the machine was with other work.
+
+    Raises:
+        ValueError: fewer than 5 rounds.
+
+    Example:
+        >>> r = smelt.bench.race({"a": lambda: sum(range(100)), "b": lambda: sum(range(900))}, rounds=5, seconds=0.001)
+        >>> r.median("a") < r.median("b")
+        True
+    """
+    if rounds < 5:
+        raise ValueError(f"race: rounds must be at least 5, got {rounds}")
+    names = list(functions)
+    for _ in range(warmup):
+        for name in names:
+            functions[name]()
+    repeats = {name: _repeats(functions[name], seconds) for name in names}
+    watch = _Watch()
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(rounds):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            times[name].append(_time(functions[name], repeats[name]))
+    load = watch.share()  # over all rounds: the system counts in steps of 10 ms, too coarse for one
+    return Race(times, min(load, 1.0))
+
+
 def compare(
     ours: Callable[[], Any], theirs: Callable[[], Any], pairs: int = 15, seconds: float = 0.02, warmup: int = 3
 ) -> Comparison:
-    """Times two functions in turn. Before each measurement the function runs uncounted for 10 ms.
+    """Times two functions in turn, as `race` does.
 
     Args:
         ours: the one.
         theirs: the other.
         pairs: how many pairs of measurements, at least 5.
-        seconds: how long one measurement lasts at least; short functions are called often enough.
+        seconds: how long one measurement lasts at least.
         warmup: calls of each before the first measurement.
 
     Returns:
@@ -150,35 +283,7 @@ def compare(
     """
     if pairs < 5:
         raise ValueError(f"compare: pairs must be at least 5, got {pairs}")
-    for _ in range(warmup):
-        ours()
-        theirs()
-    repeats = _repeats(ours, seconds), _repeats(theirs, seconds)
-    watch = _Watch()
-    times: list[tuple[float, float]] = []
-    for i in range(pairs):
-        # Which comes first alternates too.
-        if i % 2 == 0:
-            a = _time(ours, repeats[0])
-            b = _time(theirs, repeats[1])
-        else:
-            b = _time(theirs, repeats[1])
-            a = _time(ours, repeats[0])
-        times.append((a, b))
-    load = watch.share()  # over all pairs: the system counts in steps of 10 ms, too coarse for one
-    ratios = sorted(b / a for a, b in times)
-    # The median lies between these two of n sorted values with probability 95 % (normal approximation to the binomial).
-    half = 0.98 * pairs**0.5
-    low, high = ratios[max(0, int(pairs / 2 - half))], ratios[min(pairs - 1, int(pairs / 2 + half))]
-    return Comparison(
-        ours=statistics.median(a for a, _ in times),
-        theirs=statistics.median(b for _, b in times),
-        ratio=statistics.median(ratios),
-        low=low,
-        high=high,
-        pairs=pairs,
-        load=min(load, 1.0),
-    )
+    return race({"ours": ours, "theirs": theirs}, pairs, seconds, warmup).compare("ours", "theirs")
 
 
 def limits(megabytes: int = 256) -> dict[str, float]:

@@ -46,6 +46,14 @@ def _device(text: str) -> str:
     return text
 
 
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
+
+
+def _dtype(text: str) -> str:
+    return {"fp32": "float32", "fp64": "float64", "bf16": "bfloat16", "fp16": "float16"}.get(text, text)
+
+
 def _rate(text: str) -> float:
     try:
         value = float(text)
@@ -90,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
         >>> build_parser().parse_args(["train", "digits", "--epochs", "3"]).epochs
         3
     """
-    from . import evaluate, info, predict, train
+    from . import bench, evaluate, info, predict, train
 
     parser = _Parser(
         prog="smelt",
@@ -123,7 +131,31 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--proba", action="store_true", help="probabilities of all classes instead of labels")
     p.add_argument("--out", metavar="FILE", help="write a CSV file, in a folder that exists, instead of printing")
     p.add_argument("--threads", type=_threads, help="threads of the kernels")
+
+    example = "smelt bench gemm --shape 512x512x512 --against numpy"
+    _bench_options(_add(commands, "bench", bench.run, "time kernels and steps against peers and limits", example))
     return parser
+
+
+def _bench_options(p: argparse.ArgumentParser) -> None:
+    p.add_argument("suite", metavar="SUITE", nargs="?", help="gemm, optim, norm or step")
+    p.add_argument("--list", action="store_true", help="show suites, cases and candidates, and measure nothing")
+    p.add_argument("--shape", action="append", default=[], help="such as 512x512x512; may be given again")
+    p.add_argument("--random", type=_positive, default=0, metavar="COUNT", help="gemm: draw shapes from --seed instead")
+    p.add_argument("--seed", type=_seed, default=0, help="of shapes and data (default: 0)")
+    p.add_argument("--dtype", type=_dtype, default="float32", help="number format (default: float32)")
+    p.add_argument("--impl", type=_names, default=[], metavar="A,B", help="candidates to race (default: the preferred)")
+    p.add_argument("--against", type=_names, default=[], metavar="A,B", help="peers: numpy, torch, jax")
+    p.add_argument(
+        "--rounds", type=_whole(5, 10**6, "of at least 5"), default=31, help="measurements of each (default: 31)"
+    )
+    p.add_argument("--threads", type=_threads, help="threads of the kernels (default: all cores that may be used)")
+    p.add_argument("--csv", metavar="FILE", help="also write the rows as CSV")
+    p.add_argument("--roofline", metavar="FILE", help="draw operations per byte under the limits, as PNG")
+    p.add_argument(
+        "--compare", metavar="FILE", help="an earlier --json result; exit with 1 after a regression beyond noise"
+    )
+    p.add_argument("--quiet", action="store_true", help="do not name the cases while they run")
 
 
 def _train_options(p: argparse.ArgumentParser) -> None:
@@ -200,7 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args = parser.parse_args(arguments)
         if args.command is None:
-            parser.error("a command is needed: info, train, evaluate or predict; smelt --help says more")
+            parser.error("a command is needed: info, train, evaluate, predict or bench; smelt --help says more")
         args.argv = arguments
         _check_variables()
         if getattr(args, "threads", None):
@@ -224,7 +256,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter's exit complains again
         return 1
-    except (OSError, ValueError, TypeError, IndexError, RuntimeError, MemoryError, ImportError) as error:
+    except (
+        AssertionError,
+        OSError,
+        ValueError,
+        TypeError,
+        IndexError,
+        RuntimeError,
+        MemoryError,
+        ImportError,
+    ) as error:
         sys.stderr.write(f"smelt {args.command}: {_sentence(error).removeprefix(f'{args.command}: ')}\n")
         return 1
     return int(code)

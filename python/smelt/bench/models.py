@@ -6,25 +6,45 @@ loss before it as a float.
 
 from __future__ import annotations
 
+import copy
+import importlib
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from .. import functions, losses, nn, optim
 
-import smelt
-from smelt import losses, nn, optim
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["MODELS", "batch", "cnn", "mlp", "smelt_step"]
 
 Step = Callable[[], float]
 
 
-def mlp() -> nn.Module:
-    """784-512-256-10."""
+def mlp() -> nn.Sequential:
+    """784-512-256-10.
+
+    Returns:
+        The network.
+
+    Example:
+        >>> len(list(smelt.bench.models.mlp().parameters()))
+        6
+    """
     return nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))
 
 
-def cnn() -> nn.Module:
-    """Two convolutions of 32 and 64 filters with batch norm, and a layer of 128, on 28x28 images."""
+def cnn() -> nn.Sequential:
+    """Two convolutions of 32 and 64 filters with batch norm, and a layer of 128, on 28x28 images.
+
+    Returns:
+        The network.
+
+    Example:
+        >>> smelt.bench.models.cnn().eval()(smelt.zeros(1, 28, 28, 1)).shape
+        (1, 10)
+    """
     return nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1, bias=False),
         nn.BatchNorm2d(32),
@@ -41,22 +61,49 @@ def cnn() -> nn.Module:
     )
 
 
-MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+MODELS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...]]] = {
     "mlp": (mlp, (784,)),
     "cnn": (cnn, (28, 28, 1)),
 }
 
 
 def batch(name: str, rows: int = 128) -> tuple[np.ndarray, np.ndarray]:
-    """Random inputs and labels."""
+    """Random inputs and labels.
+
+    Args:
+        name: of the network.
+        rows: how many.
+
+    Returns:
+        Inputs float32 and labels int64, from a fixed seed.
+
+    Example:
+        >>> smelt.bench.models.batch("mlp", 2)[0].shape
+        (2, 784)
+    """
+    import numpy as np
+
     rng = np.random.default_rng(0)
     return rng.normal(size=(rows, *MODELS[name][1])).astype(np.float32), rng.integers(0, 10, rows)
 
 
-def smelt_step(name: str) -> tuple[Step, nn.Module]:
-    smelt.manual_seed(0)
+def smelt_step(name: str) -> tuple[Step, nn.Sequential]:
+    """smelt's training step.
+
+    Args:
+        name: of the network.
+
+    Returns:
+        The step, and the network that it trains.
+
+    Example:
+        >>> step, model = smelt.bench.models.smelt_step("mlp")
+        >>> 2 < step() < 3
+        True
+    """
+    functions.manual_seed(0)
     model = MODELS[name][0]()
-    x, y = map(smelt.from_numpy, batch(name))
+    x, y = map(functions.from_numpy, batch(name))
     optimizer = optim.AdamW(model.parameters(), lr=1e-3)
 
     def step() -> float:
@@ -64,14 +111,25 @@ def smelt_step(name: str) -> tuple[Step, nn.Module]:
         loss = losses.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
-        return loss.item()
+        return float(loss.item())
 
     return step, model
 
 
-def torch_model(model: nn.Module) -> Any:
-    """The same network with the same weights: channels first, as PyTorch has them."""
-    import torch
+def torch_model(model: nn.Sequential) -> Any:
+    """The same network with the same weights: channels first, as PyTorch has them.
+
+    Args:
+        model: one of this module's.
+
+    Returns:
+        A PyTorch module.
+
+    Raises:
+        ImportError: PyTorch is not installed.
+
+    """
+    torch: Any = importlib.import_module("torch")
 
     layers: list[Any] = []
     shape: tuple[int, int, int] | None = None  # (H, W, C) before a Flatten
@@ -95,6 +153,7 @@ def torch_model(model: nn.Module) -> Any:
                 weight = weight.reshape(-1, *shape).transpose(0, 3, 1, 2).reshape(weight.shape)
                 shape = None
             twin.weight.data = torch.from_numpy(weight.copy())
+            assert layer.bias is not None
             twin.bias.data = torch.from_numpy(layer.bias.numpy().copy())
         else:
             twin = {nn.ReLU: torch.nn.ReLU, nn.Flatten: torch.nn.Flatten}[type(layer)]()
@@ -102,11 +161,21 @@ def torch_model(model: nn.Module) -> Any:
     return torch.nn.Sequential(*layers)
 
 
-def torch_steps(name: str, model: nn.Module) -> Iterator[tuple[str, Step]]:
-    """PyTorch's step in every configuration that may be its best; weights are those of `model` now."""
-    import copy
+def torch_steps(name: str, model: nn.Sequential) -> Iterator[tuple[str, Step]]:
+    """PyTorch's step in every configuration that may be its best; weights are those of `model` now.
 
-    import torch
+    Args:
+        name: of the network.
+        model: smelt's, before its first step.
+
+    Returns:
+        Configurations and steps.
+
+    Raises:
+        ImportError: PyTorch is not installed.
+
+    """
+    torch: Any = importlib.import_module("torch")
 
     x, y = batch(name)
     base = torch_model(model)

@@ -1,0 +1,101 @@
+"""Runs the cases of a suite: check first, then limits and times of the same minute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import _core, runtime
+from .measure import limits, race, wait_until_quiet
+from .suites import SUITES, Case, peers
+
+__all__ = ["run"]
+
+
+def _row(case: Case, name: str, times: Any, ours: str, ceiling: dict[str, float]) -> dict[str, Any]:
+    median = times.median(name)
+    low, high = times.interval(name)
+    # The least time by the limits, for what is bound by arithmetic and for what is bound by memory.
+    least = max(case.flops / (1e9 * ceiling["fma_gflops"]), case.nbytes / (1e9 * ceiling["copy_gbs"]))
+    row = {
+        "case": case.name, "dtype": case.dtype, "contender": name, "median_s": median, "low_s": low, "high_s": high,
+        "gflops": 1e-9 * case.flops / median, "gbs": 1e-9 * case.nbytes / median, "share": least / median,
+        "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "verdict": "",
+    }  # fmt: skip
+    if name != ours:
+        c = times.compare(ours, name)
+        row.update(ratio=c.ratio, ratio_low=c.low, ratio_high=c.high, verdict=c.verdict)
+    return row
+
+
+def run(
+    suite: str,
+    shapes: Sequence[str] = (),
+    *,
+    random: int = 0,
+    seed: int = 0,
+    dtype: str = "float32",
+    impls: Sequence[str] = (),
+    against: Sequence[str] = (),
+    rounds: int = 31,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Measures a suite.
+
+    Args:
+        suite: of `SUITES`.
+        shapes: as ``--shape`` has them; none for the suite's own.
+        random: how many shapes to draw from `seed` instead.
+        seed: of shapes and data.
+        dtype: of the data.
+        impls: candidates to race, none for the preferred one.
+        against: peers.
+        rounds: measurements of each contender.
+        progress: gets a line when a case begins.
+
+    Returns:
+        ``machine``, ``limits``, ``load`` (largest share of the CPU that other processes used) and ``rows``.
+
+    Raises:
+        ValueError: an unknown suite, dtype, peer or candidate, or a malformed shape.
+        ImportError: a peer that is not installed.
+        AssertionError: a contender computed something else.
+
+    Example:
+        >>> result = smelt.bench.run("gemm", ["32x32x32"], rounds=5)
+        >>> result["rows"][0]["contender"]
+        'smelt'
+    """
+    import numpy as np
+
+    if suite not in SUITES:
+        raise ValueError(f"bench: suite must be one of {', '.join(SUITES)}, got {suite!r}")
+    chosen = SUITES[suite]
+    if dtype not in chosen.dtypes:
+        raise ValueError(f"--dtype must be {' or '.join(chosen.dtypes)} for {suite}, got {dtype!r}")
+    for impl in impls:
+        if not chosen.slots:
+            raise ValueError(f"--impl is for single kernels; {suite} runs many, got {impl!r}")
+        for slot in chosen.slots:
+            if sum(name.startswith(impl) for name in _core.impls(slot)) != 1:
+                names = ", ".join(_core.impls(slot))
+                raise ValueError(f"--impl must begin the name of one kernel of slot {slot} ({names}), got {impl!r}")
+    modules = peers(against)
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    load = 0.0
+    wait_until_quiet(timeout=10)
+    ceiling = limits()
+    for shape in chosen.shapes(shapes, random, seed):
+        case = chosen.build(shape, dtype, impls, modules, rng)
+        if progress:
+            progress(case.name)
+        case.check()
+        times = race({name: c.run for name, c in case.contenders.items()}, rounds)
+        load = max(load, times.load)
+        ours = next(iter(case.contenders))
+        rows += [_row(case, name, times, ours, ceiling) for name in case.contenders]
+    info = runtime.info()
+    machine = {key: info[key] for key in ("smelt", "python", "numpy", "cpu", "isa", "threads")}
+    machine["peers"] = {name: module.__version__ for name, module in modules.items()}
+    return {"suite": suite, "machine": machine, "limits": ceiling, "load": load, "rounds": rounds, "rows": rows}

@@ -1,0 +1,187 @@
+"""smelt bench: alternation and intervals, every case checked before it is timed, reports, the command."""
+
+import json
+
+import numpy as np
+import pytest
+
+import smelt
+from smelt import bench
+from smelt.bench import report, suites
+from smelt.cli import main
+
+
+def fixed(times, load=0.0):
+    return bench.Race(times, load)
+
+
+def test_a_race_alternates_and_begins_each_round_with_another():
+    order = []
+    bench.race({name: lambda n=name: order.append(n) for name in "abc"}, rounds=6, seconds=0, warmup=0)
+    begins = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
+    blocks = begins[3:]  # after one call of each that counts repeats
+    rounds = ["".join(blocks[i : i + 3]) for i in range(0, len(blocks), 3)]
+    assert len(begins) >= 3 + 6 * 2 and {r[0] for r in rounds} == set("abc")
+
+
+def test_verdicts_follow_the_interval():
+    same = fixed({"a": [1.0, 1.1, 0.9, 1.0, 1.05] * 5, "b": [1.05, 0.95, 1.0, 1.1, 0.9] * 5}).compare("a", "b")
+    assert same.low <= 1 <= same.high and same.verdict == "no difference"
+    assert fixed({"a": [1.0] * 9, "b": [1.2] * 9}).compare("a", "b").verdict == "faster"
+    assert fixed({"a": [1.0] * 9, "b": [0.8] * 9}).compare("a", "b").verdict == "slower"
+
+
+def test_the_interval_covers_the_median_at_least_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for n in (9, 15, 21, 31):
+        inside = 0
+        for _ in range(2000):
+            low, high = fixed({"a": list(rng.lognormal(size=n))}).interval("a")
+            inside += low <= 1 <= high
+        assert inside / 2000 >= 0.94, n
+
+
+def test_too_few_rounds():
+    with pytest.raises(ValueError, match="at least 5, got 4"):
+        bench.race({"a": int}, rounds=4)
+    with pytest.raises(ValueError, match="at least 5, got 4"):
+        bench.compare(int, int, pairs=4)
+
+
+SMALL = {"gemm": ["7x5x3", "33x17x65"], "optim": ["1000"], "norm": ["5x33"], "step": ["mlp"]}
+
+
+@pytest.mark.parametrize(("suite", "dtype"), [(n, d) for n, s in suites.SUITES.items() for d in s.dtypes])
+def test_cases_compute_what_is_expected(isa, suite, dtype):
+    chosen, rng = suites.SUITES[suite], np.random.default_rng(0)
+    modules = suites.peers(["numpy"])
+    for shape in chosen.shapes(SMALL[suite], 0, 0):
+        case = chosen.build(shape, dtype, [], modules, rng)
+        case.check()
+        assert case.name and (case.flops > 0 or suite == "step")
+
+
+def test_named_shapes_are_many_and_of_every_kind():
+    shapes = suites.SUITES["gemm"].shapes([], 0, 0)
+    assert len(shapes) >= 24 and len({str(s) for s in shapes}) == len(shapes)
+    assert any(s.batch > 1 for s in shapes) and any(s.m == 1 for s in shapes)
+    assert {(s.ta, s.tb) for s in shapes} >= {(False, False), (True, False), (False, True)}
+    drawn = bench.shapes.random_gemm(40, seed=3)
+    assert drawn == bench.shapes.random_gemm(40, seed=3) != bench.shapes.random_gemm(40, seed=4)
+
+
+def test_a_wrong_contender_is_found_before_timing():
+    rng = np.random.default_rng(0)
+    case = suites.SUITES["gemm"].build(bench.shapes.Gemm("s", 4, 4, 4), "float32", [], {}, rng)
+    case.contenders["wrong"] = suites.Contender(lambda: None, lambda: [case.expected[0][0] + 1e-3])
+    with pytest.raises(AssertionError, match="gemm s 4x4x4 nn: wrong exceeds the error bound by"):
+        case.check()
+    case.contenders["wrong"] = suites.Contender(lambda: None, lambda: [case.expected[0][0] * np.nan])
+    with pytest.raises(AssertionError, match="wrong exceeds"):
+        case.check()
+
+
+def test_a_kernel_against_itself_twice():
+    result = bench.run("gemm", ["16x16x16"], impls=["portable", "portable"], rounds=5)
+    assert [r["contender"] for r in result["rows"]] == ["smelt portable", "smelt portable #2"]
+    assert result["limits"]["fma_gflops"] > 0 and 0 < result["rows"][0]["share"] < 2
+
+
+def row(contender="smelt", median=1.0, spread=0.1, case="gemm"):
+    return {
+        "case": case, "dtype": "float32", "contender": contender, "median_s": median, "low_s": median * (1 - spread),
+        "high_s": median * (1 + spread), "gflops": 2.0, "gbs": 1.0, "share": 0.5, "ratio": 1.0, "verdict": "",
+    }  # fmt: skip
+
+
+def saved(tmp_path, rows, fma=100.0):
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({"rows": rows, "limits": {"fma_gflops": fma, "copy_gbs": 10.0}}))
+    return path
+
+
+def test_regressions_are_beyond_noise_and_relative_to_the_limits(tmp_path):
+    old = saved(tmp_path, [row(), row("torch")])
+    limits = {"fma_gflops": 100.0}
+    for median, expected in ((1.1, 0), (1.15, 0), (1.5, 1), (0.5, 0)):
+        lines, slower = report.regressions({"rows": [row(median=median), row("torch", 9.0)], "limits": limits}, old)
+        assert len(lines) == 1 and len(slower) == expected, median
+    # Half the limit: twice the time is no regression.
+    assert not report.regressions({"rows": [row(median=2.0)], "limits": {"fma_gflops": 50.0}}, old)[1]
+    with pytest.raises(ValueError, match="must have rows of this measurement"):
+        report.regressions({"rows": [row(case="other")], "limits": limits}, old)
+    old.write_text("[]")
+    with pytest.raises(ValueError, match="needs a result of smelt bench --json"):
+        report.regressions({"rows": [row()], "limits": limits}, old)
+
+
+def test_roofline_is_a_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    result = {
+        "rows": [row(), row("torch", 2.0)],
+        "limits": {"fma_gflops": 100.0, "copy_gbs": 10.0},
+        "machine": {"cpu": "x"},
+    }
+    report.roofline(tmp_path / "roof.png", result)
+    assert (tmp_path / "roof.png").read_bytes().startswith(b"\x89PNG")
+
+
+QUICK = ["gemm", "--shape", "16x16x16", "--rounds", "5", "--quiet"]
+
+
+def test_the_command(tmp_path, capsys):
+    assert main(["bench", *QUICK, "--against", "numpy", "--impl", "portable", "--csv", str(tmp_path / "rows.csv")]) == 0
+    out = capsys.readouterr().out
+    assert "gemm given 16x16x16 nn float32" in out and "smelt portable" in out and "numpy" in out and "limits" in out
+    assert (tmp_path / "rows.csv").read_text().startswith("case,dtype,contender,median_s")
+
+    assert main(["bench", *QUICK, "--json"]) == 0
+    streams = capsys.readouterr()
+    result = json.loads(streams.out)
+    assert result["suite"] == "gemm" and result["machine"]["threads"] == smelt.get_num_threads()
+    assert "GFLOP/s" in streams.err
+
+    for scale, code in ((1e3, 1), (1e-3, 0)):  # an earlier result that was much faster, or slower
+        rows = [{**r, **{k: r[k] / scale for k in ("median_s", "low_s", "high_s")}} for r in result["rows"]]
+        old = saved(tmp_path, rows, result["limits"]["fma_gflops"])
+        assert main(["bench", *QUICK, "--compare", str(old)]) == code
+    assert "0 of 1 slower" in capsys.readouterr().out
+
+
+def test_the_list(capsys):
+    assert main(["bench", "--list"]) == 0
+    out = capsys.readouterr().out
+    assert "--impl for gemm: " in out and "square 1024x1024x1024 nn" in out and "step: " in out
+    assert main(["bench", "norm", "--list", "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["norm"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "a suite is needed: gemm, optim, norm, step"),
+        (["no"], "SUITE must be one of gemm, optim, norm, step, got 'no'"),
+        (["gemm", "--shape", "3x4"], "--shape must be MxNxK with positive integers, got '3x4'"),
+        (["gemm", "--shape", "3x0x4"], "--shape must be MxNxK"),
+        (["optim", "--shape", "3x4"], "--shape must be N with"),
+        (["step", "--shape", "3x4"], "--shape must be of mlp, cnn for step, got '3x4'"),
+        (["gemm", "--dtype", "int32"], "--dtype must be float32 or .* for gemm, got 'int32'"),
+        (["gemm", "--against", "caffe"], "--against must be of numpy, torch, jax, got 'caffe'"),
+        (["gemm", "--impl", "no"], "--impl must begin the name of one kernel of slot gemm .*, got 'no'"),
+        (["step", "--impl", "avx2"], "--impl is for single kernels; step runs many"),
+        (["gemm", "--rounds", "4"], "must be a whole number of at least 5, got '4'"),
+    ],
+)
+def test_usage_errors(capsys, arguments, text):
+    assert main(["bench", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    import re
+
+    assert re.search(text, error), error
+
+
+def test_a_peer_that_is_not_installed(monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "jax", None)
+    assert main(["bench", *QUICK, "--against", "jax"]) == 2
+    assert "--against jax: jax is not installed; pip install jax" in capsys.readouterr().err

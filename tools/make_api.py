@@ -35,12 +35,19 @@ MODULES = {
     "train": "Training: `smelt.train`",
     "kernels": "Kernels: `smelt.kernels`",
     "runtime": "This machine: `smelt.runtime`",
+    "profiler": "Profiling: `smelt.profiler`",
     "bench": "Measuring: `smelt.bench`",
+    "bench.suites": "What is measured: `smelt.bench.suites`",
+    "bench.shapes": "Shapes: `smelt.bench.shapes`",
+    "bench.models": "Networks: `smelt.bench.models`",
+    "bench.report": "Reports: `smelt.bench.report`",
 }
 METHODS = {
     "nn": (smelt.nn.Module,),
     "optim": (smelt.optim.Optimizer,),
     "data": (smelt.data.Loader,),
+    "profiler": (smelt.Profile,),
+    "bench": (smelt.bench.Race,),
     "train": (smelt.Trainer, smelt.train.History, smelt.train.Callback),
 }
 

@@ -5,6 +5,7 @@
 
 #include "bindings/common.h"
 #include "bindings/fields.h"
+#include "core/profile.h"
 
 namespace smelt::bindings {
 namespace {
@@ -26,6 +27,12 @@ class Trace final : public LaunchObserver {
   std::vector<std::string> names;
 };
 thread_local Trace t_trace;
+thread_local Profiler t_profiler;
+
+void observe(LaunchObserver* observer) {
+  if (launch_observer()) fail(ErrorKind::runtime, "kernels", "a trace or a profile of this thread is already running");
+  launch_observer() = observer;
+}
 
 // Sets the fields of an argument struct that `values` names. The caller has checked dtypes, shapes and overlap.
 class Setter {
@@ -146,13 +153,27 @@ void register_kernels(py::module_& m) {
   m.def("force_impl", force_impl);
   m.def("forced_impl", [] { return forced_impl(); });
   m.def("start_trace", [] {
+    observe(&t_trace);
     t_trace.names.clear();
-    launch_observer() = &t_trace;
   });
   m.def("stop_trace", [] {
     launch_observer() = nullptr;
     return std::exchange(t_trace.names, {});
   });
+  m.def("start_profile", [] {
+    observe(&t_profiler);
+    t_profiler.events.clear();
+  });
+  // (kernel, op, layer, backward, begin and end in nanoseconds, operations, bytes) of each call.
+  m.def("stop_profile", [] {
+    launch_observer() = nullptr;
+    py::list out;
+    for (const KernelEvent& e : std::exchange(t_profiler.events, {}))
+      out.append(py::make_tuple(e.kernel, e.op, e.site.layer, e.site.backward, e.begin_ns, e.end_ns, e.work.flops,
+                                e.work.bytes));
+    return out;
+  });
+  m.def("set_call_layer", [](int layer) { return std::exchange(call_site().layer, layer); });
   m.def("call_slot", call_slot, py::arg("slot"), py::arg("values"), py::arg("impl") = "");
   m.def("add_candidate", add_candidate);
 }

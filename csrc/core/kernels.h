@@ -4,7 +4,8 @@
 //
 // that never allocates, throws, keeps state or checks its input: the ops layer has done that. The struct lists its
 // buffers (`buffers()`), and recorder, dry run, alias checks and lanes read that list and nothing else.
-// `ns()` is a rough estimate of the time on one core: only whether to let other Python threads run hangs on it.
+// `work()` says how much a call has to do: profiles hang on it, and whether other Python threads may run meanwhile. `ns()` is
+// the time on one core where that is far more than the work tells.
 // Tensors are dense and row-major; images are (N, H, W, C), convolution weights (K, R, S, C / groups).
 //
 // Shape letters: N batch, H W height and width of the input, P Q of the output, C K channels in and out, R S kernel
@@ -51,6 +52,11 @@ struct BufferField {
 #define SMELT_KEPT_IN(A, f) BufferField{#f, offsetof(A, f), Access::in, true, -1}
 #define SMELT_KEPT_INOUT(A, f) BufferField{#f, offsetof(A, f), Access::inout, true, -1}
 
+// What a call has to do at least: arithmetic, and bytes of its arguments that are read or written.
+struct Work {
+  double flops = 0, bytes = 0;
+};
+
 struct Scalar {
   double f = 0;
   int64_t i = 0;  // the same value for integer dtypes, exact beyond 2^53
@@ -70,7 +76,7 @@ struct FillArgs {
   int64_t n;
   Scalar value;
   DType dtype;
-  double ns() const { return 0.2 * n; }
+  Work work() const { return {0, 1.0 * n * dtype_size(dtype)}; }
   static constexpr auto buffers() { return std::array{SMELT_OUT(FillArgs, y)}; }
 };
 
@@ -80,7 +86,7 @@ struct ArangeArgs {  // y[i] = start + i * step
   int64_t n;
   Scalar start, step;
   DType dtype;
-  double ns() const { return 0.2 * n; }
+  Work work() const { return {0, 1.0 * n * dtype_size(dtype)}; }
   static constexpr auto buffers() { return std::array{SMELT_OUT(ArangeArgs, y)}; }
 };
 
@@ -91,7 +97,7 @@ struct CastArgs {
   int64_t n;
   DType from, to;
   bool accumulate = false;  // floating `to` only
-  double ns() const { return 0.3 * n; }
+  Work work() const { return {0, 1.0 * n * (dtype_size(from) + dtype_size(to))}; }
   static constexpr auto buffers() { return std::array{SMELT_IN(CastArgs, x), SMELT_GRAD(CastArgs, y, accumulate)}; }
 };
 
@@ -105,7 +111,7 @@ struct CopyArgs {
   int64_t x_stride[kMaxRank], y_stride[kMaxRank];  // in elements; may be 0 (x only) or negative
   DType dtype;
   bool accumulate = false;  // floating dtypes only
-  double ns() const { return 1.0 * extent(shape, rank); }
+  Work work() const { return {0, 2.0 * dtype_size(dtype) * extent(shape, rank)}; }
   static constexpr auto buffers() { return std::array{SMELT_IN(CopyArgs, x), SMELT_GRAD(CopyArgs, y, accumulate)}; }
 };
 
@@ -126,7 +132,7 @@ struct UnaryArgs {
   Scalar a, b;  // leaky_relu: slope a; elu: alpha a; clip: bounds a, b
   DType dtype;  // of x
   UnaryOp op;
-  double ns() const { return 0.7 * n; }
+  Work work() const { return {1.0 * n, 2.0 * n * dtype_size(dtype)}; }
   static constexpr auto buffers() { return std::array{SMELT_IN(UnaryArgs, x), SMELT_OUT(UnaryArgs, y)}; }
 };
 
@@ -140,7 +146,7 @@ struct UnaryBackwardArgs {
   DType dtype;
   UnaryOp op;
   bool accumulate;
-  double ns() const { return 0.7 * n; }
+  Work work() const { return {2.0 * n, 3.0 * n * dtype_size(dtype)}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(UnaryBackwardArgs, saved), SMELT_IN(UnaryBackwardArgs, dy),
                       SMELT_GRAD(UnaryBackwardArgs, dx, accumulate)};
@@ -166,7 +172,7 @@ struct BinaryArgs {
   DType dtype;  // of a and b
   BinaryOp op;
   bool accumulate = false;  // add, sub, mul, div of floating dtypes only
-  double ns() const { return 0.4 * extent(shape, rank); }
+  Work work() const { return {extent(shape, rank), 3.0 * dtype_size(dtype) * extent(shape, rank)}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(BinaryArgs, a), SMELT_IN(BinaryArgs, b), SMELT_GRAD(BinaryArgs, y, accumulate)};
   }
@@ -182,7 +188,7 @@ struct WhereArgs {
   int64_t shape[kMaxRank];
   int64_t condition_stride[kMaxRank], a_stride[kMaxRank], b_stride[kMaxRank];
   DType dtype;  // of a, b, y
-  double ns() const { return 0.5 * extent(shape, rank); }
+  Work work() const { return {0, (3.0 * dtype_size(dtype) + 1) * extent(shape, rank)}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(WhereArgs, condition), SMELT_IN(WhereArgs, a), SMELT_IN(WhereArgs, b),
                       SMELT_OUT(WhereArgs, y)};
@@ -204,7 +210,7 @@ struct ReduceArgs {
   DType y_dtype;     // int64 for sum and prod of integers, bool for any and all, else dtype
   ReduceOp op;
   bool accumulate = false;  // sum of floating dtypes only
-  double ns() const { return 0.3 * outer * n * inner; }
+  Work work() const { return {1.0 * outer * n * inner, 1.0 * dtype_size(dtype) * outer * n * inner}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(ReduceArgs, x), SMELT_GRAD(ReduceArgs, y, accumulate), SMELT_OUT(ReduceArgs, index)};
   }
@@ -218,7 +224,7 @@ struct CumsumArgs {
   DType dtype;
   bool reverse;  // from the last element on: the gradient
   bool accumulate;
-  double ns() const { return 1.0 * outer * n * inner; }
+  Work work() const { return {1.0 * outer * n * inner, 2.0 * dtype_size(dtype) * outer * n * inner}; }
   static constexpr auto buffers() { return std::array{SMELT_IN(CumsumArgs, x), SMELT_GRAD(CumsumArgs, y, accumulate)}; }
 };
 
@@ -230,6 +236,7 @@ struct SortArgs {  // stable; NaN counts as the largest value
   int64_t rows, n;
   DType dtype;
   bool descending;
+  Work work() const { return {0, (2.0 * dtype_size(dtype) + 8) * rows * n}; }
   double ns() const { return 50.0 * rows * n; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(SortArgs, x), SMELT_OUT(SortArgs, y), SMELT_OUT(SortArgs, index)};
@@ -244,7 +251,7 @@ struct CheckIndexArgs {
   const void* index;  // (n) int32 or int64
   int64_t n, low, high, ignore;
   DType dtype;
-  double ns() const { return 0.5 * n; }
+  Work work() const { return {0, 1.0 * n * dtype_size(dtype)}; }
   static constexpr auto buffers() { return std::array{SMELT_IN(CheckIndexArgs, index)}; }
 };
 
@@ -255,7 +262,7 @@ struct TakeArgs {  // y[o, j, i] = x[o, index[j], i]
   void* y;               // (outer, m, inner)
   int64_t outer, n, m, inner;
   DType dtype;
-  double ns() const { return 0.5 * outer * m * inner; }
+  Work work() const { return {0, 2.0 * dtype_size(dtype) * outer * m * inner}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(TakeArgs, x), SMELT_IN(TakeArgs, index), SMELT_OUT(TakeArgs, y)};
   }
@@ -271,7 +278,7 @@ struct PutArgs {
   int64_t skip;  // an index that takes no gradient (padding), or -1
   DType dtype;
   bool assign;
-  double ns() const { return 0.7 * outer * m * inner; }
+  Work work() const { return {1.0 * outer * m * inner, 3.0 * dtype_size(dtype) * outer * m * inner}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(PutArgs, dy), SMELT_IN(PutArgs, index),
                       BufferField{"dx", offsetof(PutArgs, dx), Access::inout, false, -1}};
@@ -285,7 +292,7 @@ struct GatherArgs {  // y[o, j, i] = x[o, index[o, j, i], i]
   void* y;               // (outer, m, inner)
   int64_t outer, n, m, inner;
   DType dtype;
-  double ns() const { return 1.0 * outer * m * inner; }
+  Work work() const { return {0, (2.0 * dtype_size(dtype) + 8) * outer * m * inner}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(GatherArgs, x), SMELT_IN(GatherArgs, index), SMELT_OUT(GatherArgs, y)};
   }
@@ -298,7 +305,7 @@ struct ScatterAddArgs {  // y[o, index[o, j, i], i] += x[o, j, i], in the order 
   void* y;               // (outer, n, inner), inout
   int64_t outer, n, m, inner;
   DType dtype;
-  double ns() const { return 1.5 * outer * m * inner; }
+  Work work() const { return {1.0 * outer * m * inner, (3.0 * dtype_size(dtype) + 8) * outer * m * inner}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(ScatterAddArgs, x), SMELT_IN(ScatterAddArgs, index),
                       BufferField{"y", offsetof(ScatterAddArgs, y), Access::inout, false, -1}};
@@ -311,7 +318,7 @@ struct NonzeroArgs {  // positions of the true elements, ascending
   int64_t* index;  // (n), the first *count are written
   int64_t* count;  // (1)
   int64_t n;
-  double ns() const { return 1.0 * n; }
+  Work work() const { return {0, 9.0 * n}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(NonzeroArgs, x), SMELT_OUT(NonzeroArgs, index), SMELT_OUT(NonzeroArgs, count)};
   }
@@ -335,7 +342,10 @@ struct GemmArgs {  // c = activation(alpha * a @ b + bias), or c += ... when acc
   Activation activation = Activation::none;
   bool transpose_a = false, transpose_b = false;
   bool accumulate = false;
-  double ns() const { return 0.02 * batch * m * n * k; }
+  Work work() const {
+    const double elements = 1.0 * m * k + 1.0 * k * n + 1.0 * m * n;
+    return {2.0 * batch * m * n * k, dtype_size(dtype) * batch * elements};
+  }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(GemmArgs, a), SMELT_IN(GemmArgs, b), SMELT_IN(GemmArgs, bias),
                       SMELT_GRAD(GemmArgs, c, accumulate)};
@@ -352,6 +362,7 @@ struct ConvShape {
   int64_t pad[2];  // rows above, columns on the left; those below and right follow from p and q
   int64_t groups;
   double macs() const { return 1.0 * n * p * q * k * r * s * (c / groups); }
+  double elements() const { return 1.0 * n * h * w * c + 1.0 * k * r * s * (c / groups) + 1.0 * n * p * q * k; }
 };
 
 struct Conv2dArgs {
@@ -363,7 +374,7 @@ struct Conv2dArgs {
   ConvShape shape;
   DType dtype;
   Activation activation;
-  double ns() const { return 0.03 * shape.macs(); }
+  Work work() const { return {2 * shape.macs(), dtype_size(dtype) * shape.elements()}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(Conv2dArgs, x), SMELT_IN(Conv2dArgs, w), SMELT_IN(Conv2dArgs, bias),
                       SMELT_OUT(Conv2dArgs, y)};
@@ -378,7 +389,7 @@ struct Conv2dBackwardInputArgs {
   ConvShape shape;
   DType dtype;
   bool accumulate;
-  double ns() const { return 0.03 * shape.macs(); }
+  Work work() const { return {2 * shape.macs(), dtype_size(dtype) * shape.elements()}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(Conv2dBackwardInputArgs, dy), SMELT_IN(Conv2dBackwardInputArgs, w),
                       SMELT_GRAD(Conv2dBackwardInputArgs, dx, accumulate)};
@@ -393,7 +404,7 @@ struct Conv2dBackwardWeightArgs {
   ConvShape shape;
   DType dtype;
   bool accumulate;
-  double ns() const { return 0.03 * shape.macs(); }
+  Work work() const { return {2 * shape.macs(), dtype_size(dtype) * shape.elements()}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(Conv2dBackwardWeightArgs, x), SMELT_IN(Conv2dBackwardWeightArgs, dy),
                       SMELT_GRAD(Conv2dBackwardWeightArgs, dw, accumulate)};
@@ -405,6 +416,8 @@ struct PoolShape {
   int64_t p, q;        // output (N, P, Q, C)
   int64_t kernel[2], stride[2], pad[2];
   bool adaptive;  // output i covers [floor(i H / P), ceil((i + 1) H / P)) instead
+  double inputs() const { return 1.0 * n * h * w * c; }
+  double elements() const { return inputs() + 1.0 * n * p * q * c; }
 };
 
 struct Pool2dArgs {
@@ -416,7 +429,7 @@ struct Pool2dArgs {
   DType dtype;
   bool max;                // else average
   bool count_include_pad;  // average: padding counts in the divisor
-  double ns() const { return 1.0 * shape.n * shape.h * shape.w * shape.c; }
+  Work work() const { return {shape.inputs(), dtype_size(dtype) * shape.elements()}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(Pool2dArgs, x), SMELT_OUT(Pool2dArgs, y), SMELT_OUT(Pool2dArgs, index)};
   }
@@ -432,7 +445,7 @@ struct Pool2dBackwardArgs {
   bool max;
   bool count_include_pad;
   bool accumulate;
-  double ns() const { return 1.0 * shape.n * shape.h * shape.w * shape.c; }
+  Work work() const { return {shape.inputs(), dtype_size(dtype) * shape.elements()}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(Pool2dBackwardArgs, dy), SMELT_IN(Pool2dBackwardArgs, index),
                       SMELT_GRAD(Pool2dBackwardArgs, dx, accumulate)};
@@ -457,7 +470,7 @@ struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + re
   DType dtype;
   Activation activation;
   bool training;
-  double ns() const { return 0.5 * rows * c; }
+  Work work() const { return {8.0 * rows * c, (training ? 3.0 : 2.0) * dtype_size(dtype) * rows * c}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(BatchNormArgs, x),        SMELT_IN(BatchNormArgs, weight),
                       SMELT_IN(BatchNormArgs, bias),     SMELT_IN(BatchNormArgs, residual),
@@ -485,7 +498,7 @@ struct BatchNormBackwardArgs {
   Activation activation;  // none or relu
   bool training;          // else mean and rstd are constants
   bool accumulate_x, accumulate_weight, accumulate_bias, accumulate_residual;
-  double ns() const { return 1.0 * rows * c; }
+  Work work() const { return {10.0 * rows * c, 5.0 * dtype_size(dtype) * rows * c}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(BatchNormBackwardArgs, x),
                       SMELT_IN(BatchNormBackwardArgs, y),
@@ -511,7 +524,7 @@ struct LayerNormArgs {
   int64_t rows, d;
   double eps;
   DType dtype;
-  double ns() const { return 0.5 * rows * d; }
+  Work work() const { return {8.0 * rows * d, 2.0 * dtype_size(dtype) * rows * d}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(LayerNormArgs, x),  SMELT_IN(LayerNormArgs, weight), SMELT_IN(LayerNormArgs, bias),
                       SMELT_OUT(LayerNormArgs, y), SMELT_OUT(LayerNormArgs, mean),  SMELT_OUT(LayerNormArgs, rstd)};
@@ -531,7 +544,7 @@ struct LayerNormBackwardArgs {
   int64_t rows, d;
   DType dtype;
   bool accumulate_x, accumulate_weight, accumulate_bias;
-  double ns() const { return 1.0 * rows * d; }
+  Work work() const { return {12.0 * rows * d, 3.0 * dtype_size(dtype) * rows * d}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(LayerNormBackwardArgs, x),
                       SMELT_IN(LayerNormBackwardArgs, weight),
@@ -553,7 +566,7 @@ struct SoftmaxArgs {
   int64_t rows, n;
   DType dtype;
   bool log;
-  double ns() const { return 1.0 * rows * n; }
+  Work work() const { return {5.0 * rows * n, 2.0 * dtype_size(dtype) * rows * n}; }
   static constexpr auto buffers() { return std::array{SMELT_IN(SoftmaxArgs, x), SMELT_OUT(SoftmaxArgs, y)}; }
 };
 
@@ -566,7 +579,7 @@ struct SoftmaxBackwardArgs {
   DType dtype;
   bool log;
   bool accumulate;
-  double ns() const { return 0.7 * rows * n; }
+  Work work() const { return {4.0 * rows * n, 3.0 * dtype_size(dtype) * rows * n}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(SoftmaxBackwardArgs, y), SMELT_IN(SoftmaxBackwardArgs, dy),
                       SMELT_GRAD(SoftmaxBackwardArgs, dx, accumulate)};
@@ -587,7 +600,7 @@ struct CrossEntropyArgs {
   double label_smoothing;
   DType dtype;
   Reduction reduction;
-  double ns() const { return 1.0 * rows * classes; }
+  Work work() const { return {5.0 * rows * classes, 1.0 * dtype_size(dtype) * rows * classes}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(CrossEntropyArgs, logits), SMELT_IN(CrossEntropyArgs, labels),
                       SMELT_IN(CrossEntropyArgs, weight), SMELT_OUT(CrossEntropyArgs, loss),
@@ -609,7 +622,7 @@ struct CrossEntropyBackwardArgs {
   DType dtype;
   Reduction reduction;
   bool accumulate;
-  double ns() const { return 1.0 * rows * classes; }
+  Work work() const { return {5.0 * rows * classes, 2.0 * dtype_size(dtype) * rows * classes}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(CrossEntropyBackwardArgs, logits),
                       SMELT_IN(CrossEntropyBackwardArgs, labels),
@@ -634,7 +647,7 @@ struct LossArgs {
   DType dtype;
   LossOp op;
   Reduction reduction;
-  double ns() const { return 0.5 * n; }
+  Work work() const { return {4.0 * n, 2.0 * dtype_size(dtype) * n}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(LossArgs, x), SMELT_IN(LossArgs, target), SMELT_IN(LossArgs, pos_weight),
                       SMELT_OUT(LossArgs, loss)};
@@ -655,7 +668,7 @@ struct LossBackwardArgs {
   LossOp op;
   Reduction reduction;
   bool accumulate;
-  double ns() const { return 0.5 * n; }
+  Work work() const { return {4.0 * n, 3.0 * dtype_size(dtype) * n}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(LossBackwardArgs, x), SMELT_IN(LossBackwardArgs, target),
                       SMELT_IN(LossBackwardArgs, pos_weight), SMELT_IN(LossBackwardArgs, dloss),
@@ -677,6 +690,7 @@ struct RandomArgs {
   Scalar a, b;
   DType dtype;
   RandomKind kind;
+  Work work() const { return {0, 1.0 * n * dtype_size(dtype)}; }
   double ns() const { return 2.0 * n; }
   static constexpr auto buffers() {
     return std::array{SMELT_KEPT_IN(RandomArgs, generator), SMELT_OUT(RandomArgs, y)};
@@ -694,7 +708,7 @@ struct DropoutArgs {
   double p;  // probability of a zero, in [0, 1)
   DType dtype;
   bool accumulate;
-  double ns() const { return 1.0 * n; }
+  Work work() const { return {1.0 * n, 2.0 * n * dtype_size(dtype)}; }
   static constexpr auto buffers() {
     return std::array{SMELT_KEPT_IN(DropoutArgs, generator), SMELT_IN(DropoutArgs, x),
                       SMELT_GRAD(DropoutArgs, y, accumulate)};
@@ -728,6 +742,13 @@ struct Segment {
   int32_t active;  // its gradient is filled
 };
 
+// Elements of the active segments; on the CPU alone, where the table can be read.
+static inline double active_elements(const Segment* segments, int64_t count) {
+  double n = 0;
+  for (int64_t i = 0; i < count; ++i) n += segments[i].active ? static_cast<double>(segments[i].length) : 0;
+  return n;
+}
+
 struct SumSquaresArgs {  // of the active segments
   static constexpr const char* name = "sum_squares";
   const void* grad;         // flat
@@ -735,6 +756,10 @@ struct SumSquaresArgs {  // of the active segments
   double* sum;              // (1)
   int64_t count;
   DType dtype;
+  Work work() const {
+    const double n = active_elements(segments, count);
+    return {2 * n, 1.0 * n * dtype_size(dtype)};
+  }
   static constexpr auto buffers() {
     return std::array{SMELT_KEPT_IN(SumSquaresArgs, grad), SMELT_KEPT_IN(SumSquaresArgs, segments),
                       BufferField{"sum", offsetof(SumSquaresArgs, sum), Access::out, true, -1}};
@@ -765,6 +790,10 @@ struct SgdArgs {
   int64_t count;
   DType dtype;
   bool nesterov;
+  Work work() const {
+    const double n = active_elements(segments, count);
+    return {4 * n, (momentum ? 5.0 : 3.0) * n * dtype_size(dtype)};
+  }
   static constexpr auto buffers() {
     return std::array{SMELT_KEPT_INOUT(SgdArgs, param), SMELT_KEPT_IN(SgdArgs, grad),
                       SMELT_KEPT_INOUT(SgdArgs, momentum), SMELT_KEPT_IN(SgdArgs, segments),
@@ -783,6 +812,10 @@ struct AdamArgs {
   int64_t count;
   DType dtype;
   bool decoupled;  // AdamW: decay the weight itself, else add it to the gradient
+  Work work() const {
+    const double n = active_elements(segments, count);
+    return {12 * n, 7.0 * n * dtype_size(dtype)};
+  }
   static constexpr auto buffers() {
     return std::array{SMELT_KEPT_INOUT(AdamArgs, param),      SMELT_KEPT_IN(AdamArgs, grad),
                       SMELT_KEPT_INOUT(AdamArgs, exp_avg),    SMELT_KEPT_INOUT(AdamArgs, exp_avg_sq),

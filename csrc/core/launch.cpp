@@ -91,6 +91,7 @@ void launch(int slot, const void* args, Device device) {
     FloatEnvironment environment;
     status = c->run(args, context);
   }
+  if (t_observer) t_observer->finished();
   allocator.release(context.workspace, bytes);
   if (status != Status::ok) raise(status, slot, context);
 }

@@ -50,6 +50,7 @@ class LaunchObserver {
  public:
   virtual ~LaunchObserver() = default;
   virtual void launched(int slot, const void* args, Device device, const Candidate& candidate) = 0;
+  virtual void finished() {}
 };
 LaunchObserver*& launch_observer();
 

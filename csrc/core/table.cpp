@@ -12,10 +12,19 @@ template <class Args>
 SlotInfo make_info() {
   static constexpr auto kBuffers = Args::buffers();
   static_assert(std::is_trivially_copyable_v<Args>, "recorded and compared byte by byte");
-  return {Args::name, sizeof(Args), kBuffers, [](const void* args) -> double {
-            if constexpr (requires(const Args& a) { a.ns(); }) return static_cast<const Args*>(args)->ns();
-            return 0;
-          }};
+  const auto work = [](const void* args) -> Work {
+    if constexpr (requires(const Args& a) { a.work(); }) return static_cast<const Args*>(args)->work();
+    return {};
+  };
+  const auto ns = [](const void* args) -> double {
+    if constexpr (requires(const Args& a) { a.ns(); }) return static_cast<const Args*>(args)->ns();
+    if constexpr (requires(const Args& a) { a.work(); }) {
+      const Work w = static_cast<const Args*>(args)->work();
+      return 0.01 * w.flops + 0.08 * w.bytes;
+    }
+    return 0;
+  };
+  return {Args::name, sizeof(Args), kBuffers, work, ns};
 }
 
 template <size_t... I>

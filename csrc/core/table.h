@@ -28,7 +28,8 @@ struct SlotInfo {
   const char* name;
   size_t args_size;
   std::span<const BufferField> buffers;
-  double (*ns)(const void* args);
+  Work (*work)(const void* args);  // nothing where the arguments do not say
+  double (*ns)(const void* args);  // rough time on one core
 };
 const SlotInfo& slot_info(int slot);
 int find_slot(std::string_view name);  // -1 when there is none

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <unordered_map>
 
-#include "core/launch.h"
+#include "core/profile.h"
 #include "ops/ops.h"
 #include "tape/node.h"
 
@@ -142,11 +142,14 @@ void backward(const Tensor& root, const Tensor& grad, bool retain_graph) {
   WithoutInterpreterLock unlocked(true);
   NoGrad no_grad;
   HookedLeaves hooked;
-  HookedLeaves* const outer = std::exchange(t_hooked, &hooked);
   struct Restore {
-    HookedLeaves* previous;
-    ~Restore() { t_hooked = previous; }
-  } restore{outer};
+    HookedLeaves* previous_hooked;
+    CallSite previous_site = call_site();
+    ~Restore() {
+      t_hooked = previous_hooked;
+      call_site() = previous_site;
+    }
+  } restore{std::exchange(t_hooked, &hooked)};
 
   const Tensor seed = grad ? grad : full(root.shape(), Scalar{1, 1}, root.dtype(), root.device());
   if (!root.impl()->grad_fn) {  // a leaf
@@ -167,6 +170,7 @@ void backward(const Tensor& root, const Tensor& grad, bool retain_graph) {
     const bool reached = std::any_of(node->grads.begin(), node->grads.end(), [](const Tensor& g) { return bool(g); });
     if (reached) {
       OpScope op(node->op);
+      call_site() = {node->layer, true};
       if (!node->hooks.empty()) run_hooks(*node);
       GradContext context(*node);
       node->backward(context);

@@ -2,7 +2,7 @@
 
 #include <atomic>
 
-#include "core/launch.h"
+#include "core/profile.h"
 
 namespace smelt {
 namespace {
@@ -23,6 +23,11 @@ void connect(const Ref<Node>& node, Tensor& output) {
   output.impl()->grad_fn = node;
   output.impl()->output = static_cast<int>(node->outputs.size());
   node->outputs.push_back({output.shape(), output.dtype(), output.device()});
+}
+
+void number(Node& node) {
+  node.sequence = g_sequence.fetch_add(1, std::memory_order_relaxed);
+  node.layer = call_site().layer;
 }
 
 }  // namespace
@@ -60,14 +65,14 @@ void set_grad_enabled(bool on) { t_grad_enabled = on; }
 
 void attach(const Ref<Node>& node, std::initializer_list<const Tensor*> inputs,
             std::initializer_list<Tensor*> outputs) {
-  node->sequence = g_sequence.fetch_add(1, std::memory_order_relaxed);
+  number(*node);
   node->inputs.reserve(inputs.size());
   for (const Tensor* x : inputs) node->inputs.push_back(edge_of(*x));
   for (Tensor* y : outputs) connect(node, *y);
 }
 
 void attach(const Ref<Node>& node, const std::vector<Tensor>& inputs, std::vector<Tensor>& outputs) {
-  node->sequence = g_sequence.fetch_add(1, std::memory_order_relaxed);
+  number(*node);
   for (const Tensor& x : inputs) node->inputs.push_back(edge_of(x));
   for (Tensor& y : outputs) connect(node, y);
 }

@@ -52,6 +52,7 @@ class Node : public RefCounted {
 
   const char* op;
   uint64_t sequence = 0;  // in order of creation, over all threads
+  int layer = 0;          // the call site's
   std::vector<Edge> inputs;
   std::vector<OutputMeta> outputs;
   std::vector<std::pair<int, std::pair<int64_t, GradHook>>> hooks;  // (output, (id, hook))

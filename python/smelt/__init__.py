@@ -38,6 +38,7 @@ from .runtime import (
 
 if TYPE_CHECKING:  # these load when used
     from . import bench, data, datasets, metrics, train
+    from .profiler import Profile, profile
     from .serialization import load, read_metadata, register, save
     from .train import Trainer
 
@@ -62,6 +63,7 @@ __all__ = [
     "Function",
     "FunctionContext",
     "HookHandle",
+    "Profile",
     "Tensor",
     "Trainer",
     "__version__",
@@ -82,6 +84,7 @@ __all__ = [
     "nn",
     "no_grad",
     "optim",
+    "profile",
     "read_metadata",
     "register",
     "reset_peak_memory",
@@ -94,7 +97,11 @@ __all__ = [
 ]
 
 _MODULES = ("bench", "data", "datasets", "metrics", "train")
-_NAMES = {"Trainer": "train", **dict.fromkeys(("load", "read_metadata", "register", "save"), "serialization")}
+_NAMES = {
+    "Trainer": "train",
+    **dict.fromkeys(("Profile", "profile"), "profiler"),
+    **dict.fromkeys(("load", "read_metadata", "register", "save"), "serialization"),
+}
 
 
 def __getattr__(name: str) -> object:

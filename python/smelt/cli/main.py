@@ -186,6 +186,7 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     p.add_argument(
         "--checkpoint-every", type=_positive, metavar="STEPS", help="steps between checkpoints (default: an epoch)"
     )
+    p.add_argument("--profile", action="store_true", help="profile 20 steps: a table, profile.txt and trace.json")
     p.add_argument("--min-accuracy", type=_share, metavar="SHARE", help="exit with 1 when the test accuracy is below")
     p.add_argument("--quiet", action="store_true", help="no table and no progress bar")
 

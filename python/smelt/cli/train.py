@@ -16,6 +16,7 @@ from ..serialization import environment
 from ..train import Callback, RunFolder, Trainer, plot_run
 from . import models, report, sources
 from .main import UsageError
+from .profile import ProfileSteps
 
 _WEIGHT_DECAY = 0.05
 _SMOOTHING = 0.1
@@ -78,13 +79,15 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     folder = _open(args)  # only now: a mistake above leaves no empty folder
     _write_config(args, folder, source, trainer)
     stream = sys.stderr if args.json else sys.stdout
+    callbacks: list[Callback] = [] if args.quiet else [Table(stream)]
+    steps = ProfileSteps()
     try:
         trainer.fit(
             train,
             validation,
             epochs=args.epochs,
             batch_size=args.batch_size,
-            callbacks=[] if args.quiet else [Table(stream)],
+            callbacks=[*callbacks, steps] if args.profile else callbacks,
             out=folder,
             checkpoint_every=args.checkpoint_every,
             resume=args.resume,
@@ -92,6 +95,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     except KeyboardInterrupt as error:
         step = str(error).partition(";")[0] or "interrupted"
         raise KeyboardInterrupt(f"{step}; go on with: {_command_to_go_on(args)}") from None
+    finally:
+        steps.end()
     trained = time.perf_counter() - started
     test = report.measure(trainer, source.test)
     last = trainer.history.rows[-1]
@@ -107,6 +112,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         "test": test,
     }
     folder.write_json("metrics.json", result)
+    if args.profile:
+        result["profile"] = steps.write(folder, stream)
     pictures = f"pictures in {folder.path / 'plots'}; " if _plot(folder, trainer, test, source.train.labels) else ""
     if not args.json:
         whole = "in this command" if args.resume else "in all"

@@ -42,6 +42,9 @@ class Parameter(Tensor):
 
 _LOCATED = (ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 
+# Hears of every call of a module while a profile runs; what it gives is called when the call ends.
+listener: Callable[[Module], Callable[[], None] | None] | None = None
+
 
 class Module:
     """A part of a model: derive a class, make parameters and other modules attributes, define ``forward``.
@@ -103,6 +106,7 @@ class Module:
         raise TypeError(f"{type(self).__name__}: a derived class must define forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leave = listener(self) if listener is not None else None
         try:
             if not self._pre_hooks and not self._post_hooks:
                 return self.forward(*args, **kwargs)
@@ -119,6 +123,9 @@ class Module:
         except _LOCATED as error:
             self._locate(error)
             raise
+        finally:
+            if leave is not None:
+                leave()
 
     def _locate(self, error: Exception) -> None:
         """Puts the path of the failing layer before the message, a step at every level that the error passes."""

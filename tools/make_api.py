@@ -68,14 +68,9 @@ def call(name: str, value: object) -> str:
         return name
     try:
         signature = inspect.signature(value)
-        # What a class's constructor takes: some versions of Python report `Module.__new__` instead.
-        constructor = value.__init__ if isinstance(value, type) else None
-        signature = inspect.signature(constructor) if constructor else signature
     except ValueError:  # of a compiled class
         return name
-    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()][1 if constructor else 0 :]
-    if [p.name for p in plain] == ["args", "kwargs"]:  # of a class without a constructor of its own
-        plain = []
+    plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     return name + re.sub(r"\s+", " ", str(signature.replace(parameters=plain, return_annotation=signature.empty)))
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .. import _core
 from .._core import Tensor
+
+if TYPE_CHECKING:
+    import inspect
 
 __all__ = ["Module", "Parameter", "freeze", "unfreeze"]
 
@@ -46,6 +49,23 @@ _LOCATED = (ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 listener: Callable[[Module], Callable[[], None] | None] | None = None
 
 
+class _ConstructorSignature:
+    """What `inspect.signature`, and so `help`, says of a module's class: the arguments of its ``__init__``.
+
+    Some versions of Python would give those of `Module.__new__`.
+    """
+
+    def __get__(self, instance: object, owner: Any) -> inspect.Signature:
+        import inspect
+
+        if instance is not None:
+            raise AttributeError("__signature__")
+        if owner.__init__ is object.__init__:
+            return inspect.Signature()
+        own = inspect.signature(owner.__init__)
+        return own.replace(parameters=list(own.parameters.values())[1:])
+
+
 class Module:
     """A part of a model: derive a class, make parameters and other modules attributes, define ``forward``.
 
@@ -65,6 +85,7 @@ class Module:
         (3, 2)
     """
 
+    __signature__ = _ConstructorSignature()
     training: bool
     _frozen: bool
     _thawed: bool  # the mode that a frozen module takes up when it is no longer frozen

@@ -132,8 +132,10 @@ void gathered_product(Context& context, const Extent& extent, const Gather<S>& g
   if (!gather.template fits_runs<V>(depth_block(extent.k))) {
     blocked_product<V, LayoutA::rows>(
         context, extent, S{1}, bias, activation, accumulate, rest, false,
-        [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int, int) {
-          for (int j = 0; j < rows; ++j) gather.copy(gather.origin(i + j), p, p + depth, dst + j * Tile<V>::kPitch);
+        [&](int64_t i, int64_t rows, int64_t p, int64_t depth, S* dst, int) {
+          each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, S* panel, int) {
+            for (int j = 0; j < count; ++j) gather.copy(gather.origin(first + j), p, p + depth, panel + j * Tile<V>::kPitch);
+          });
         },
         pack_b, row);
     return;
@@ -142,9 +144,11 @@ void gathered_product(Context& context, const Extent& extent, const Gather<S>& g
     for (int64_t i = 0; i < length; ++i) edges[t * each + i] = 0;
   blocked_product<V, LayoutA::runs>(
       context, extent, S{1}, bias, activation, accumulate, rest, false,
-      [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int thread, int g) {
+      [&](int64_t i, int64_t rows, int64_t p, int64_t depth, S* dst, int thread) {
         S* const zeros = edges + thread * each;
-        gather.template runs<V>(i, rows, p, p + depth, zeros, zeros + length + g * edge_room<S>(length), dst);
+        each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, S* panel, int g) {
+          gather.template runs<V>(first, count, p, p + depth, zeros, zeros + length + g * edge_room<S>(length), panel);
+        });
       },
       pack_b, row);
 }
@@ -328,8 +332,10 @@ void weight_product(const Conv2dBackwardWeightArgs& a, Context& context, const G
   const S* dy = static_cast<const S*>(a.dy) + group * extent.m + first * k;
   blocked_product<V, LayoutA::interleaved>(
       context, extent, S{1}, nullptr, Activation::none, accumulate, workspace, alone,
-      [&](int64_t i, int rows, int64_t p, int64_t depth, S* dst, int, int) {
-        pack_copy(dy + p * k + i, k, depth, rows, Tile<V>::kMr, dst);
+      [&](int64_t i, int64_t rows, int64_t p, int64_t depth, S* dst, int) {
+        each_row_panel_slice<V>(i, rows, depth, dst, [&](int64_t row, int count, int64_t q, int64_t n, S* panel) {
+          pack_interleaved<V>(dy + (p + q) * k + row, k, n, count, extent.m - row, panel);
+        });
       },
       [&](int64_t j0, int64_t columns, int64_t p, int64_t depth, S* dst) {
         for (int64_t e = 0; e < depth; ++e) {

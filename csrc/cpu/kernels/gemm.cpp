@@ -67,14 +67,18 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
   const T alpha = static_cast<T>(a.alpha);
   const bool accumulate = a.accumulate && !kHalf;
   if (a.transpose_a) {
-    const auto pack_a = [&](int64_t i, int rows, int64_t p, int64_t depth, T* dst, int, int) {
-      pack_copy(pa + p * a.lda + i, a.lda, depth, rows, Tile<V>::kMr, dst);
+    const auto pack_a = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
+      each_row_panel_slice<V>(i, rows, depth, dst, [&](int64_t row, int count, int64_t q, int64_t length, T* panel) {
+        pack_interleaved<V>(pa + (p + q) * a.lda + row, a.lda, length, count, a.m - row, panel);
+      });
     };
     blocked_product<V, LayoutA::interleaved>(context, extent, alpha, wide_bias, a.activation, accumulate, workspace,
                                              alone, pack_a, pack_b, row);
   } else {
-    const auto pack_a = [&](int64_t i, int rows, int64_t p, int64_t depth, T* dst, int, int) {
-      pack_rows(pa + i * a.lda + p, a.lda, depth, rows, Tile<V>::kPitch, dst);
+    const auto pack_a = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
+      each_row_panel<V>(i, rows, dst, [&](int64_t row, int count, T* panel, int) {
+        pack_rows(pa + row * a.lda + p, a.lda, depth, count, Tile<V>::kPitch, panel);
+      });
     };
     blocked_product<V, LayoutA::rows>(context, extent, alpha, wide_bias, a.activation, accumulate, workspace, alone,
                                       pack_a, pack_b, row);

@@ -192,6 +192,35 @@ void pack_rows(const S* src, int64_t ld, int64_t k, int count, int64_t pitch, T*
     });
 }
 
+// An interleaved panel of A: dst[p * kMr + i] = src[p * ld + i]. Of each source row `readable` elements may be read. A whole
+// panel is copied in whole vectors, which reach beyond its row into the next one's place, or behind the panel.
+template <class V, class S>
+void pack_interleaved(const S* src, int64_t ld, int64_t k, int count, int64_t readable, typename V::T* dst) {
+  constexpr int kMr = Tile<V>::kMr, kWhole = (kMr + V::W - 1) / V::W * V::W;
+  if (count < kMr || readable < kWhole) return pack_copy(src, ld, k, count, kMr, dst);
+  for (int64_t p = 0; p < k; ++p, src += ld, dst += kMr)
+    for (int i = 0; i < kWhole; i += V::W) V::load(src + i).store(dst + i);
+}
+
+// Calls f(row, count, panel, g) for each panel of kMr rows in [i, i + rows); the panel's place in dst is its g-th.
+template <class V, class T, class F>
+inline void each_row_panel(int64_t i, int64_t rows, T* dst, const F& f) {
+  constexpr int kMr = Tile<V>::kMr;
+  for (int g = 0; g * kMr < rows; ++g)
+    f(i + g * kMr, static_cast<int>(min_of(rows - g * kMr, int64_t{kMr})), dst + g * Tile<V>::kPanel, g);
+}
+
+// Likewise for some rows of the depth of all panels before the next ones: what lies together is read together.
+// f(row, count, p, depth, panel) packs depth [p, p + depth).
+template <class V, class T, class F>
+inline void each_row_panel_slice(int64_t i, int64_t rows, int64_t depth, T* dst, const F& f) {
+  constexpr int64_t kSlice = 8;
+  for (int64_t p = 0; p < depth; p += kSlice)
+    each_row_panel<V>(i, rows, dst, [&](int64_t row, int count, T* panel, int) {
+      f(row, count, p, min_of(kSlice, depth - p), panel + p * Tile<V>::kMr);
+    });
+}
+
 // Calls f(column, count, panel) for each panel of kNr columns in [j, j + columns); panel is its place in dst.
 template <class V, class T, class F>
 inline void each_panel(int64_t j, int64_t columns, int64_t depth, T* dst, const F& f) {
@@ -232,6 +261,20 @@ size_t product_workspace(const Extent& x, int threads) {
   return static_cast<size_t>(round_up(depth * nc + kPanelsA * Tile<V>::kPanel * threads, 16)) * sizeof(typename V::T);
 }
 
+// Row panels in pieces of work: large ones for three quarters of the rows, then small ones, so that threads end together.
+struct RowPieces {
+  int64_t panels, large, large_count, small, count;
+  RowPieces(int64_t row_panels, int threads) : panels(row_panels) {
+    large = threads == 1 ? max_of(panels, int64_t{1}) : max_of(int64_t{1}, min_of(int64_t{max_of(kPanelsA, 4)}, panels / (4 * threads)));
+    large_count = threads == 1 ? min_of(panels, int64_t{1}) : panels * 3 / 4 / large;
+    small = max_of(int64_t{1}, large / 4);
+    count = large_count + ceil_div(panels - large_count * large, small);
+  }
+  int64_t begin(int64_t piece) const {
+    return min_of(panels, piece < large_count ? piece * large : large_count * large + (piece - large_count) * small);
+  }
+};
+
 // A part of the product: columns [j0, j0 + columns) over the depth [p0, p0 + depth), packed at b.
 template <class T>
 struct Part {
@@ -239,9 +282,9 @@ struct Part {
   T* b;
 };
 
-// c = epilogue(a b). pack_a(i, rows, p, depth, dst, thread, g) packs rows [i, i + rows) and depth [p, p + depth) in
-// `layout`, as panel g < kPanelsA of those that the thread keeps at once; pack_b(j, columns, p, depth, dst) packs columns
-// [j, j + columns) as panels one after the other; row(i) is the address of row i of c. `accumulate` adds to what c holds.
+// c = epilogue(a b). pack_a(i, rows, p, depth, dst, thread) packs rows [i, i + rows) and depth [p, p + depth) in `layout`, as
+// at most kPanelsA panels, each kPanel elements from the last; pack_b(j, columns, p, depth, dst) packs columns [j, j +
+// columns) as panels one after the other; row(i) is the address of row i of c. `accumulate` adds to what c holds.
 // With `alone` the calling thread does everything.
 template <class V, LayoutA layout, class PackA, class PackB, class Row>
 void blocked_product(Context& context, const Extent& x, typename V::T alpha, const typename V::T* bias,
@@ -262,12 +305,13 @@ void blocked_product(Context& context, const Extent& x, typename V::T alpha, con
     const Epilogue<T> epilogue{alpha, nullptr, activation, accumulate || part.p0 > 0, part.p0 + part.depth >= x.k};
     for (int64_t panel = first_row; panel < last_row; panel += kPanelsA) {
       const int count = static_cast<int>(min_of(last_row - panel, int64_t{kPanelsA}));
+      const int64_t first_of_all = panel * Shape::kMr;
+      pack_a(first_of_all, min_of(x.m - first_of_all, int64_t{count} * Shape::kMr), part.p0, part.depth, panels_a, thread);
       T* c_of_row[kPanelsA][Shape::kMr];
       int rows[kPanelsA];
       for (int g = 0; g < count; ++g) {
         const int64_t i0 = (panel + g) * Shape::kMr;
         rows[g] = static_cast<int>(min_of(x.m - i0, int64_t{Shape::kMr}));
-        pack_a(i0, rows[g], part.p0, part.depth, panels_a + g * Shape::kPanel, thread, g);
         for (int i = 0; i < Shape::kMr; ++i) c_of_row[g][i] = row(i0 + min_of(i, rows[g] - 1)) + part.j0;
       }
       Epilogue<T> e = epilogue;
@@ -287,14 +331,12 @@ void blocked_product(Context& context, const Extent& x, typename V::T alpha, con
 
   T* const packed = static_cast<T*>(workspace);
   T* const all_panels_a = packed + min_of(together, max_of(x.k, int64_t{1})) * nc;
-  const int64_t row_panels = ceil_div(x.m, Shape::kMr);
+  const RowPieces pieces(ceil_div(x.m, Shape::kMr), region.threads);
   for (int64_t j0 = 0; j0 < x.n; j0 += nc) {
     const int64_t columns = min_of(nc, x.n - j0), panels = ceil_div(columns, Shape::kNr);
-    // Pieces of work: groups of row panels, and of column panels too where the rows are few.
-    const int64_t wanted = 8 * region.threads;
-    const int64_t row_groups = region.threads == 1 ? min_of(row_panels, int64_t{1})
-                                                   : min_of(row_panels, max_of(wanted, row_panels / max_of(kPanelsA, 4)));
-    const int64_t column_groups = region.threads == 1 ? 1 : min_of(panels, ceil_div(wanted, max_of(row_groups, int64_t{1})));
+    // Where the rows are few, the columns are cut too.
+    const int64_t cuts = region.threads == 1 ? 1 : ceil_div(8 * int64_t{region.threads}, max_of(pieces.count, int64_t{1}));
+    const int64_t column_groups = min_of(panels, cuts);
     for (int64_t p0 = 0; p0 < max_of(x.k, int64_t{1}); p0 += together) {  // a depth of 0 still writes c
       const int64_t blocks = max_of(int64_t{1}, ceil_div(min_of(together, x.k - p0), kc));
       const auto part = [&](int64_t block) {
@@ -310,11 +352,11 @@ void blocked_product(Context& context, const Extent& x, typename V::T alpha, con
           pack_b(j0 + j, min_of(columns, last * Shape::kNr) - j, t.p0, t.depth, t.b + j * t.depth);
         }
       });
-      parallel_chunks(region, row_groups * column_groups, [&](int64_t job, int thread) {
-        const int64_t group = job / column_groups, side = job % column_groups;
+      parallel_chunks(region, pieces.count * column_groups, [&](int64_t job, int thread) {
+        const int64_t piece = job / column_groups, side = job % column_groups;
         for (int64_t block = 0; block < blocks; ++block)
-          tiles(part(block), row_panels * group / row_groups, row_panels * (group + 1) / row_groups,
-                panels * side / column_groups, panels * (side + 1) / column_groups,
+          tiles(part(block), pieces.begin(piece), pieces.begin(piece + 1), panels * side / column_groups,
+                panels * (side + 1) / column_groups,
                 all_panels_a + thread * kPanelsA * Shape::kPanel, thread);
       });
     }

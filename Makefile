@@ -20,7 +20,7 @@ $(BIN)/python:
 # One environment; each extra is installed when a command first needs it: dev has all of test, and test all of plot.
 $(VENV)/.installed-%: $(BIN)/python $(SOURCES)
 	@echo "building, this takes some minutes"
-	$(BIN)/pip install --quiet --disable-pip-version-check ".[$*]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile ".[$*]"
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.installed-test) $(if $(filter dev test,$*),$(VENV)/.installed-plot)
 
 demo: $(VENV)/.installed-plot

@@ -214,6 +214,17 @@ def import_time() -> Row:
     return result(extra <= 60, f"{extra:.0f} ms (best of 7)", n=7)
 
 
+@claim("verdicts of smelt bench", "A against A: no difference, 10 % planted: found, each in >= 19 of 20")
+def verdicts() -> Row:
+    quiet()
+    x = {k: smelt.randn(256, k) for k in (500, 550)}
+    w = {k: smelt.randn(k, 256) for k in x}
+    plain, slower = (lambda k=k: smelt.matmul(x[k], w[k]) for k in x)
+    same = sum(bench.compare(plain, plain, pairs=31).verdict == "no difference" for _ in range(20))
+    found = sum(bench.compare(plain, slower, pairs=31).verdict == "faster" for _ in range(20))
+    return result(same >= 19 and found >= 19, f"no difference in {same} of 20, found in {found} of 20", n=31)
+
+
 @claim("CPU wheel", "<= 6 MB")
 def wheel_size() -> Row:
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,7 @@ function(smelt_isa_library isa)
   target_link_libraries(${target} PRIVATE smelt_options)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc ${PROJECT_SOURCE_DIR}/csrc/cpu/isa/${isa})
   target_compile_definitions(${target} PRIVATE SMELT_ISA=${isa})
-  target_compile_options(${target} PRIVATE ${ARG_FLAGS} -O3 -fno-exceptions -fno-rtti -fno-asynchronous-unwind-tables
+  target_compile_options(${target} PRIVATE -O3 ${ARG_FLAGS} -fno-exceptions -fno-rtti -fno-asynchronous-unwind-tables
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>)  # gcc 12 warns of its own AVX-512 header
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE ON INTERPROCEDURAL_OPTIMIZATION OFF)
 endfunction()

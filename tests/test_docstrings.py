@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import types
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ NAMES = {
     },
 }
 # Constants whose class speaks for them.
-CONSTANTS = (str, smelt.DType)
+CONSTANTS = (str, smelt.DType, types.GenericAlias)
 
 
 def is_public(name):

@@ -134,7 +134,7 @@ def gemm_2048() -> Row:
 
 def gemm_set(random: int, dtype: str, mean: float, worst: float) -> Row:
     peer()
-    found = shapes.ratios(shapes.cases(random, 1, dtype))
+    found = shapes.ratios(shapes.cases(random, 1, dtype), lambda a, b: measured_ratio(a, b, pairs=15))
     values = np.array(list(found.values()))
     passed = bool(np.exp(np.log(values).mean()) >= mean and values.min() >= worst)
     return result(passed, shapes.summary(found), shapes=found, peer=f"PyTorch {peer().__version__}")

@@ -9,7 +9,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -17,17 +19,17 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from smelt.bench import suites  # noqa: E402
-from smelt.bench.measure import race, wait_until_quiet  # noqa: E402
+from smelt.bench.measure import Comparison, compare  # noqa: E402
 
 
-def ratios(cases: list[suites.Case], rounds: int = 15) -> dict[str, float]:
+def ratios(
+    cases: list[suites.Case], measure: Callable[[Callable[[], Any], Callable[[], Any]], Comparison] = compare
+) -> dict[str, float]:
     """smelt against PyTorch, by case."""
     found = {}
     for case in cases:
         case.check()
-        wait_until_quiet()
-        contenders = {name: c.run for name, c in case.contenders.items()}
-        c = race(contenders, rounds).compare("smelt", "torch")
+        c = measure(case.contenders["smelt"].run, case.contenders["torch"].run)
         found[case.name] = c.ratio
         print(f"{c.ratio:6.2f}x ({c.low:.2f} to {c.high:.2f})  {case.name}", file=sys.stderr)
     return found

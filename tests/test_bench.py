@@ -79,11 +79,16 @@ def test_a_wrong_contender_is_found_before_timing():
     case.contenders["wrong"] = suites.Contender(lambda: None, lambda: [case.expected[0][0] * np.nan])
     with pytest.raises(AssertionError, match="wrong exceeds"):
         case.check()
+    case.contenders["wrong"] = suites.Contender(lambda: None, list)  # nothing to check is no success
+    with pytest.raises(ValueError, match="zip"):
+        case.check()
 
 
 def test_a_kernel_against_itself_twice():
     result = bench.run("gemm", ["16x16x16"], impls=["portable", "portable"], rounds=5)
     assert [r["contender"] for r in result["rows"]] == ["smelt portable", "smelt portable #2"]
+    twice = bench.run("optim", ["100"], impls=["portable", "portable"], rounds=5)
+    assert [r["contender"] for r in twice["rows"]] == ["smelt portable", "smelt portable #2"]
     assert result["limits"]["fma_gflops"] > 0 and 0 < result["rows"][0]["share"] < 2
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 import smelt
-from smelt import _core, losses, optim
+from smelt import kernels, losses, optim
 
 
 def as_made(array):
@@ -146,7 +146,7 @@ def _optimizers(make, rng):
 
 
 def _probe(make, rng):
-    return [smelt.tensor([_core.probe(kind, smelt.zeros(4096), 2) for kind in ("fma", "read", "write", "copy")])]
+    return [smelt.tensor([kernels.probe(smelt.zeros(4096), kind, 2) for kind in ("fma", "read", "write", "copy")])]
 
 
 WORKLOADS = {

@@ -53,15 +53,6 @@ void register_runtime(py::module_& m) {
     return backend(kind == "cuda" ? DeviceKind::cuda : DeviceKind::cpu).why_unavailable;
   });
 
-  m.def("probe", [](const std::string& kind, const Tensor& memory, int64_t rounds) {
-    const ProbeKind k = kind == "fma" ? ProbeKind::fma : kind == "read" ? ProbeKind::read
-                        : kind == "write" ? ProbeKind::write : ProbeKind::copy;
-    double done = 0;
-    launch(ProbeArgs{.memory = memory.as<float>(), .done = &done, .n = memory.numel(), .rounds = rounds, .kind = k},
-           memory.device());
-    return done;
-  });
-
   m.def("dry_run_active", dry_run::active);
   m.def("set_dry_run", dry_run::set_active);
   m.def("take_notes", dry_run::take_notes);

@@ -18,8 +18,8 @@ CallSite& call_site() {
 
 void Profiler::launched(int slot, const void* args, Device, const Candidate& candidate) {
   const Work work = slot_info(slot).work(args);
-  events.push_back({candidate.name, current_op(), call_site(), 0, 0, work});
-  events.back().begin_ns = now_ns();
+  const int64_t now = now_ns();  // the end too, for a call that fails before it runs
+  events.push_back({candidate.name, current_op(), call_site(), now, now, work});
 }
 
 void Profiler::finished() {

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .. import _core
+from .. import _core, kernels
 
 __all__ = ["Comparison", "Race", "compare", "foreign_load", "limits", "race", "wait_until_quiet"]
 
@@ -305,7 +305,7 @@ def limits(megabytes: int = 256) -> dict[str, float]:
         rates = []
         for _ in range(5):
             begin = time.perf_counter()
-            done = _core.probe(kind, memory, rounds)
+            done = kernels.probe(memory, kind, rounds)
             rates.append(done / (time.perf_counter() - begin) / 1e9)
         return max(rates)
 

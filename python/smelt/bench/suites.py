@@ -76,8 +76,8 @@ class Case:
             contender.run()
             got_all = contender.result()
             if not self.expected:  # nothing to compute it from: the first contender's result, to rounding
-                self.expected = [(np.asarray(g, np.float64), 1e-4 * np.abs(g)) for g in got_all]
-            for got, (wanted, bound) in zip(got_all, self.expected):
+                self.expected = [(np.asarray(g, np.float64), 1e-5 * np.abs(g)) for g in got_all]
+            for got, (wanted, bound) in zip(got_all, self.expected, strict=True):
                 excess = np.max(np.abs(np.asarray(got, np.float64) - wanted) - bound, initial=-1.0)
                 if not excess <= 0:
                     raise AssertionError(f"{self.name}: {name} exceeds the error bound by {excess:.3g}")
@@ -142,19 +142,24 @@ def _forced(impl: str, run: Callable[[], Any]) -> Callable[[], Any]:
     return forced
 
 
-def _ours(impls: Sequence[str], run: Callable[[], Sequence[Tensor]]) -> Iterator[tuple[str, Contender]]:
-    """smelt's contenders: the preferred candidate, or those that are named, each as often as it is."""
-    names: list[str] = []
+def _labels(impls: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """smelt's contenders by name, and their candidates: the preferred one, or those that were asked for."""
+    seen: list[str] = []
     for impl in impls or [""]:
-        name = f"smelt {impl}".strip()
-        names.append(name)
-        again = f" #{names.count(name)}" if names.count(name) > 1 else ""
+        seen.append(impl)
+        again = f"#{seen.count(impl)}" if seen.count(impl) > 1 else ""
+        yield " ".join(filter(None, ("smelt", impl, again))), impl
+
+
+def _ours(impls: Sequence[str], run: Callable[[], Sequence[Tensor]]) -> Iterator[tuple[str, Contender]]:
+    """smelt's contenders."""
+    for name, impl in _labels(impls):
         work = _forced(impl, run) if impl else run
 
         def result(work: Callable[[], Sequence[Tensor]] = work) -> list[Any]:
             return [t.astype("float64").numpy() for t in work()]
 
-        yield name + again, Contender(work, result)
+        yield name, Contender(work, result)
 
 
 def _numbers(text: str, count: int, form: str) -> list[int]:
@@ -238,12 +243,12 @@ def _optim(n: int, dtype: str, impls: Sequence[str], modules: dict[str, Any], rn
     lr, decay = 1e-3, 1e-2
     wide_p, wide_g = p0.astype(np.float64), g0.astype(np.float64)
     wanted = wide_p * (1 - lr * decay) - lr * wide_g / (np.abs(wide_g) + 1e-8)
+    # The decay and the step are some five roundings each; the first step's two averages cancel to the gradient's sign.
     case.expected = [(wanted, 16 * _UNIT[dtype] * (np.abs(wide_p) + lr))]
-    for name in [f"smelt {impl}".strip() for impl in impls or [""]]:
+    for name, impl in _labels(impls):
         parameter = nn.Parameter(_core.from_numpy(p0, True))
         optimizer = optim.AdamW([parameter], lr=lr, weight_decay=decay)
         functions.sum(parameter * _core.from_numpy(g0, True)).backward()
-        impl = name.removeprefix("smelt").strip()
         step = _forced(impl, optimizer.step) if impl else optimizer.step
         case.contenders[name] = _first_step(step, parameter)
     if "torch" in modules:

@@ -24,6 +24,11 @@ __all__ = [
 
 ANY = ("float32", "float64", "bfloat16", "float16", "int32", "int64", "uint8", "bool")
 _GIVES_BOOL = ("isnan", "isinf", "logical_not")
+# Functions of integers, of bool, and those without a gradient; kernels trust that the others do not come.
+_UNARY_BOOL = _GIVES_BOOL
+_UNARY_INTEGER = ("neg", "abs", "sign", "square", "floor", "ceil", "round", "trunc", "relu", "clip", *_GIVES_BOOL)
+_NO_GRADIENT = ("sign", "floor", "ceil", "round", "trunc", *_GIVES_BOOL)
+_BINARY_NOT_BOOL = ("sub", "div", "floor_div", "remainder", "pow")
 _COMPARES = ("logical_and", "logical_or", "logical_xor", "eq", "ne", "lt", "le", "gt", "ge")
 _KINDS = ("uniform", "normal", "integers", "bits")
 
@@ -140,7 +145,7 @@ def unary(x: Any, op: str, *, a: float = 0.0, b: float = 0.0, out: Any = None, i
     """A function of each element.
 
     Args:
-        x: any shape; floating for most functions.
+        x: any shape; floating, or integers for a function that stays in them, such as ``"abs"``.
         op: such as ``"exp"``, ``"gelu"``, ``"clip"``, ``"isnan"``.
         a, b: slope of ``"leaky_relu"``, alpha of ``"elu"``, bounds of ``"clip"``.
         out: the shape of `x`, or None; bool for ``"isnan"``, ``"isinf"`` and ``"logical_not"``.
@@ -151,6 +156,7 @@ def unary(x: Any, op: str, *, a: float = 0.0, b: float = 0.0, out: Any = None, i
 
     Raises:
         ValueError: an unknown `op`, shapes that do not fit.
+        TypeError: a dtype that the function does not take.
 
     Example:
         >>> kernels.unary(np.array([-1, 2], "float32"), "relu")
@@ -158,7 +164,8 @@ def unary(x: Any, op: str, *, a: float = 0.0, b: float = 0.0, out: Any = None, i
     """
     c = Call("unary", impl)
     number = choose("unary", "op", op, _core.UNARY)
-    c.input("x", x, "*n", ANY)
+    taken = ANY if op in _UNARY_BOOL else ANY[:-1] if op in _UNARY_INTEGER else ANY[:4]
+    c.input("x", x, "*n", taken)
     c.output("y", out, "*n", "bool" if op in _GIVES_BOOL else None)
     return c.run(n=c.size["n"], a=a, b=b, dtype=c.dtype, op=number)
 
@@ -196,7 +203,7 @@ def unary_backward(
         array([0., 1.], dtype=float32)
     """
     c = Call("unary_backward", impl)
-    number = choose("unary_backward", "op", op, _core.UNARY)
+    number = choose("unary_backward", "op", op, {k: v for k, v in _core.UNARY.items() if k not in _NO_GRADIENT})
     c.input("saved", saved, "*n")
     c.input("dy", dy, "*n")
     c.output("dx", out, "*n", accumulate=accumulate, flag="accumulate")
@@ -228,7 +235,7 @@ def binary(a: Any, b: Any, op: str, *, accumulate: bool = False, out: Any = None
     """A function of two elements, with broadcasting.
 
     Args:
-        a: any shape and dtype.
+        a: any shape and dtype; floating for ``"div"``, no bool for the other arithmetic but add and mul.
         b: the dtype of `a`, or a number.
         op: such as ``"add"``, ``"maximum"``, ``"lt"``.
         accumulate: adds to what `out` holds; add, sub, mul and div of floating dtypes only.
@@ -248,7 +255,8 @@ def binary(a: Any, b: Any, op: str, *, accumulate: bool = False, out: Any = None
     """
     c = Call("binary", impl)
     number = choose("binary", "op", op, _core.BINARY)
-    c.input("a", a, _own_letters("a", a), ANY)
+    taken = ANY[:4] if op == "div" else ANY[:-1] if op in _BINARY_NOT_BOOL else ANY
+    c.input("a", a, _own_letters("a", a), taken)
     arrays = {"a": a}
     scalar: Any = 0
     if isinstance(b, (int, float)):

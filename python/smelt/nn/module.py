@@ -127,7 +127,8 @@ class Module:
         raise TypeError(f"{type(self).__name__}: a derived class must define forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        leave = listener(self) if listener is not None else None
+        heard = listener  # another thread may end its profile meanwhile
+        leave = heard(self) if heard is not None else None
         try:
             if not self._pre_hooks and not self._post_hooks:
                 return self.forward(*args, **kwargs)

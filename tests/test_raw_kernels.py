@@ -356,6 +356,34 @@ def test_a_result_too_large_to_address_is_refused():
         kernels.gemm(tall, np.empty((0, 2**20), F32))
 
 
+def test_sums_of_halves_may_be_float32(rng):
+    a, b = (smelt.from_numpy(floats(rng, *s)).to("bfloat16") for s in ((5, 40), (40, 6)))
+    out = np.zeros((5, 6), F32)
+    kernels.gemm(a, b, out=out)
+    exact, size = product(a.float().numpy(), b.float().numpy())
+    close(out, exact, size, 40)
+    assert kernels.gemm(a, b).dtype == "bfloat16"
+    kernels.gemm(a, b, accumulate=True, out=out)
+    close(out, 2 * exact, size, 90)
+    total = np.zeros(40, F32)
+    kernels.reduce(a, "sum", 0, out=total)
+    close(total, a.to("float64").numpy().sum(0), np.abs(a.to("float64").numpy()).sum(0), 5)
+    x, w = smelt.from_numpy(floats(rng, 1, 5, 5, 3)).to("bfloat16"), smelt.ones(2, 3, 3, 3, dtype="bfloat16")
+    dy = kernels.conv2d(x, w)
+    dw, dx = np.zeros((2, 3, 3, 3), F32), np.zeros((1, 5, 5, 3), F32)
+    kernels.conv2d_backward_weight(x, dy, (3, 3), out=dw)
+    kernels.conv2d_backward_input(dy, w, (5, 5), out=dx)
+    for got, narrow in (
+        (dw, kernels.conv2d_backward_weight(x, dy, (3, 3))),
+        (dx, kernels.conv2d_backward_input(dy, w, (5, 5))),
+    ):
+        same(smelt.from_numpy(got).to("bfloat16"), narrow)  # the same sums, rounded
+    with pytest.raises(TypeError, match="gemm: c must be bfloat16, got float64"):
+        kernels.gemm(a, b, out=np.zeros((5, 6)))
+    with pytest.raises(TypeError, match="gemm: c must be float32, got bfloat16"):
+        kernels.gemm(a.float(), b.float(), out=smelt.zeros(5, 6, dtype="bfloat16"))
+
+
 def test_read_only_arrays_are_refused_for_results():
     c = np.zeros((2, 4), F32)
     c.flags.writeable = False

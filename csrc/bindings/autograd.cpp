@@ -1,5 +1,6 @@
-// The tape seen from Python: backward, grad, hooks, no_grad and smelt.Function.
+// The tape seen from Python: backward, grad, hooks, no_grad, autocast and smelt.Function.
 #include "bindings/common.h"
+#include "ops/autocast.h"
 #include "tape/node.h"
 
 namespace smelt::bindings {
@@ -84,6 +85,11 @@ void register_autograd(py::module_& m) {
     backward(root, grad.value_or(Tensor()), retain_graph);
   });
   m.def("record_function", record_function);
+  m.def("autocast_dtype", autocast_dtype);
+  m.def("set_autocast_dtype", [](DTypeArg dtype) { set_autocast_dtype(dtype.value); });
+  py::dict policies;
+  for (const OpPolicy& p : kPolicies) policies[py::str(std::string(p.op))] = p.policy == Policy::low ? "low" : "float32";
+  m.attr("AUTOCAST") = policies;
 
   auto c = py::class_<TensorImpl, Ref<TensorImpl>>(m.attr("Tensor"));
   c.def_property(

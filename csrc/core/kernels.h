@@ -207,7 +207,7 @@ struct ReduceArgs {
   int64_t outer, n, inner;
   double scale = 1;  // sum of floating dtypes: the result times this (1 / n for a mean)
   DType dtype;       // of x
-  DType y_dtype;     // int64 for sum and prod of integers, bool for any and all, else dtype
+  DType y_dtype;     // int64 for sum and prod of integers, bool for any and all, dtype or float32 for sums of halves, else dtype
   ReduceOp op;
   bool accumulate = false;  // sum of floating dtypes only
   Work work() const { return {1.0 * outer * n * inner, 1.0 * dtype_size(dtype) * outer * n * inner}; }
@@ -338,13 +338,14 @@ struct GemmArgs {  // c = activation(alpha * a @ b + bias), or c += ... when acc
   int64_t lda, ldb, ldc;                               // elements from one stored row to the next
   int64_t batch_stride_a = 0, batch_stride_b = 0, batch_stride_c = 0;  // in elements; 0 repeats a or b
   float alpha = 1;
-  DType dtype;
+  DType dtype;    // of a, b and bias
+  DType c_dtype;  // dtype, or float32 for halves
   Activation activation = Activation::none;
   bool transpose_a = false, transpose_b = false;
   bool accumulate = false;
   Work work() const {
-    const double elements = 1.0 * m * k + 1.0 * k * n + 1.0 * m * n;
-    return {2.0 * batch * m * n * k, dtype_size(dtype) * batch * elements};
+    const double in = dtype_size(dtype) * (1.0 * m * k + 1.0 * k * n), out = 1.0 * dtype_size(c_dtype) * m * n;
+    return {2.0 * batch * m * n * k, batch * (in + out)};
   }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(GemmArgs, a), SMELT_IN(GemmArgs, b), SMELT_IN(GemmArgs, bias),
@@ -387,7 +388,8 @@ struct Conv2dBackwardInputArgs {
   const void* w;   // (K, R, S, C / groups)
   void* dx;        // (N, H, W, C)
   ConvShape shape;
-  DType dtype;
+  DType dtype;     // of dy and w
+  DType dx_dtype;  // dtype, or float32 for halves
   bool accumulate;
   Work work() const { return {2 * shape.macs(), dtype_size(dtype) * shape.elements()}; }
   static constexpr auto buffers() {
@@ -402,7 +404,8 @@ struct Conv2dBackwardWeightArgs {
   const void* dy;  // (N, P, Q, K)
   void* dw;        // (K, R, S, C / groups)
   ConvShape shape;
-  DType dtype;
+  DType dtype;     // of x and dy
+  DType dw_dtype;  // dtype, or float32 for halves
   bool accumulate;
   Work work() const { return {2 * shape.macs(), dtype_size(dtype) * shape.elements()}; }
   static constexpr auto buffers() {
@@ -453,6 +456,8 @@ struct Pool2dBackwardArgs {
 };
 
 // ---------------------------------------------------------------------------------------------------- normalisation
+
+// Parameters, statistics and their gradients are float32 where x is a half, else of its dtype.
 
 struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + residual)
   static constexpr const char* name = "batch_norm";
@@ -785,6 +790,7 @@ struct SgdArgs {
   void* param;              // flat, inout
   const void* grad;         // flat
   void* momentum;           // flat, inout, or null
+  void* mirror;             // flat bfloat16 copy of float32 param, written with it, or null
   const Segment* segments;  // (count)
   const StepBlock* block;
   int64_t count;
@@ -792,11 +798,12 @@ struct SgdArgs {
   bool nesterov;
   Work work() const {
     const double n = active_elements(segments, count);
-    return {4 * n, (momentum ? 5.0 : 3.0) * n * dtype_size(dtype)};
+    return {4 * n, n * ((momentum ? 5.0 : 3.0) * dtype_size(dtype) + (mirror ? 2 : 0))};
   }
   static constexpr auto buffers() {
     return std::array{SMELT_KEPT_INOUT(SgdArgs, param), SMELT_KEPT_IN(SgdArgs, grad),
-                      SMELT_KEPT_INOUT(SgdArgs, momentum), SMELT_KEPT_IN(SgdArgs, segments),
+                      SMELT_KEPT_INOUT(SgdArgs, momentum), SMELT_KEPT_INOUT(SgdArgs, mirror),
+                      SMELT_KEPT_IN(SgdArgs, segments),
                       SMELT_KEPT_IN(SgdArgs, block)};
   }
 };
@@ -807,6 +814,7 @@ struct AdamArgs {
   const void* grad;         // flat
   void* exp_avg;            // flat, inout
   void* exp_avg_sq;         // flat, inout
+  void* mirror;             // flat bfloat16 copy of float32 param, written with it, or null
   const Segment* segments;  // (count)
   const StepBlock* block;
   int64_t count;
@@ -814,12 +822,13 @@ struct AdamArgs {
   bool decoupled;  // AdamW: decay the weight itself, else add it to the gradient
   Work work() const {
     const double n = active_elements(segments, count);
-    return {12 * n, 7.0 * n * dtype_size(dtype)};
+    return {12 * n, n * (7.0 * dtype_size(dtype) + (mirror ? 2 : 0))};
   }
   static constexpr auto buffers() {
     return std::array{SMELT_KEPT_INOUT(AdamArgs, param),      SMELT_KEPT_IN(AdamArgs, grad),
                       SMELT_KEPT_INOUT(AdamArgs, exp_avg),    SMELT_KEPT_INOUT(AdamArgs, exp_avg_sq),
-                      SMELT_KEPT_IN(AdamArgs, segments),      SMELT_KEPT_IN(AdamArgs, block)};
+                      SMELT_KEPT_INOUT(AdamArgs, mirror),     SMELT_KEPT_IN(AdamArgs, segments),
+                      SMELT_KEPT_IN(AdamArgs, block)};
   }
 };
 

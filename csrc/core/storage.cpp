@@ -40,6 +40,12 @@ void Storage::give_back() {
   done_ = nullptr;
 }
 
+std::pair<Ref<Storage>, size_t> Storage::mirror() {
+  Storage& whole = base_ ? *base_ : *this;
+  if (!whole.mirror_) whole.mirror_ = allocate(whole.bytes_ / 2, device_);
+  return {whole.mirror_, static_cast<size_t>(data_ - whole.data_) / 2};
+}
+
 void Storage::move_into(const Ref<Storage>& base, size_t offset) {
   char* target = base->data() + offset;
   backend(device_).copy(target, data_, bytes_);
@@ -47,6 +53,8 @@ void Storage::move_into(const Ref<Storage>& base, size_t offset) {
   give_back();
   data_ = target;
   base_ = base;
+  mirror_ = nullptr;
+  mirror_version_ = kNever;
   version_.store(version + 1 - base->version());  // the sum counts on, modulo 2^64
 }
 
@@ -58,6 +66,7 @@ void Storage::move_out() {
   data_ = own;
   owned_ = true;
   base_ = nullptr;
+  mirror_version_ = kNever;
   version_.store(version + 1);
 }
 

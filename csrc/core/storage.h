@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <functional>
+#include <utility>
 
 #include "core/dtype.h"
 #include "core/ref.h"
@@ -29,7 +30,10 @@ class Storage final : public RefCounted {
 
   // NumPy and DLPack views of this memory that are alive.
   int exports() const { return exports_.load(std::memory_order_relaxed); }
-  void add_export() { exports_.fetch_add(1, std::memory_order_relaxed); }
+  void add_export() {
+    exports_.fetch_add(1, std::memory_order_relaxed);
+    mirror_version_ = kNever;  // what is written through a view has no version
+  }
   void drop_export() { exports_.fetch_sub(1, std::memory_order_relaxed); }
 
   // Moves the content into `base` at `offset`, where it stays: every tensor on this storage follows.
@@ -37,6 +41,13 @@ class Storage final : public RefCounted {
   // Moves the content back to memory of its own.
   void move_out();
   const Ref<Storage>& base() const { return base_; }
+
+  // A bfloat16 copy of float32 content, made on first use, and where this storage's part of it begins, in bytes. It holds for
+  // one version: whoever writes it marks it, and readers look first.
+  std::pair<Ref<Storage>, size_t> mirror();
+  char* mirror_data() const { return mirror_ ? mirror_->data() : nullptr; }  // null when there is none
+  bool mirror_is_current() const { return mirror_version_ == version(); }
+  void mark_mirror() { mirror_version_ = exports() ? kNever : version(); }
 
  private:
   Storage() = default;
@@ -49,7 +60,9 @@ class Storage final : public RefCounted {
   bool owned_ = false;
   std::atomic<uint64_t> version_{0};
   std::atomic<int> exports_{0};
-  Ref<Storage> base_;
+  Ref<Storage> base_, mirror_;
+  static constexpr uint64_t kNever = ~uint64_t{0};
+  uint64_t mirror_version_ = kNever;
   const void* optimizer_ = nullptr;
   std::function<void()> done_;
 };

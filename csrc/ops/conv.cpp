@@ -1,12 +1,13 @@
 // Convolution over channels-last images; one dimension is a picture of one row.
+#include "ops/autocast.h"
 #include "ops/common.h"
 
 namespace smelt {
 namespace {
 
 struct ConvNode final : Node {
-  ConvNode(const char* name, const Tensor& x_in, const Tensor& w, Saved for_activation, const Conv2dArgs& forward)
-      : Node(name), x(x_in), weight(w), y(std::move(for_activation)), shape(forward.shape),
+  ConvNode(const char* name, Saved x_in, Saved w, Saved for_activation, const Conv2dArgs& forward)
+      : Node(name), x(std::move(x_in)), weight(std::move(w)), y(std::move(for_activation)), shape(forward.shape),
         activation(forward.activation) {}
 
   void backward(GradContext& g) override {
@@ -22,20 +23,20 @@ struct ConvNode final : Node {
     if (g.needs(1)) {
       const GradTarget dw = g.target(1);
       launch(Conv2dBackwardWeightArgs{.x = in.data(), .dy = dy.data(), .dw = dw.tensor.data(), .shape = shape,
-                                      .dtype = dy.dtype(), .accumulate = dw.accumulate},
+                                      .dtype = dy.dtype(), .dw_dtype = dw.tensor.dtype(), .accumulate = dw.accumulate},
              dy.device());
     }
     if (g.needs(2)) {
       const GradTarget db = g.target(2);
       launch(ReduceArgs{.x = dy.data(), .y = db.tensor.data(), .index = nullptr, .outer = 1,
-                        .n = shape.n * shape.p * shape.q, .inner = shape.k, .dtype = dy.dtype(), .y_dtype = dy.dtype(),
+                        .n = shape.n * shape.p * shape.q, .inner = shape.k, .dtype = dy.dtype(), .y_dtype = db.tensor.dtype(),
                         .op = ReduceOp::sum, .accumulate = db.accumulate},
              dy.device());
     }
     if (g.needs(0)) {
       const GradTarget dx = g.target(0);
       launch(Conv2dBackwardInputArgs{.dy = dy.data(), .w = w.data(), .dx = dx.tensor.data(), .shape = shape,
-                                     .dtype = dy.dtype(), .accumulate = dx.accumulate},
+                                     .dtype = dy.dtype(), .dx_dtype = dx.tensor.dtype(), .accumulate = dx.accumulate},
              dy.device());
     }
   }
@@ -122,16 +123,18 @@ Shape implied_shape(const Tensor& x, const Tensor& weight, const Conv2dOptions& 
 
 }  // namespace
 
-Tensor conv2d(const char* op, const Tensor& x_in, const Tensor& weight_in, const Tensor& bias,
+Tensor conv2d(const char* op, const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in,
               const Conv2dOptions& options) {
   OpScope scope(op);
-  const Tensor x = dense(x_in), weight = dense(weight_in);
+  static_assert(policy_of("conv1d") == Policy::low && policy_of("conv2d") == Policy::low);
+  const Tensor x_given = dense(x_in), weight_given = dense(weight_in);
+  const Tensor x = working(x_given), weight = working(weight_given), bias = working(bias_in);
   require_same_device(op, {&x, &weight, &bias});
   ConvShape shape{};
   if (!dry_run::holds([&] { shape = conv_shape(op, x, weight, bias, options); }))
     return empty(weight.rank() == 4 ? implied_shape(x, weight, options) : x.shape(), weight.dtype(), x.device());
 
-  const bool grad = needs_grad(x, weight, bias);
+  const bool grad = needs_grad(x_given, weight_given, bias_in);
   const Activation act = options.activation;
   // As in linear: an activation whose derivative needs its argument runs by itself when a backward follows.
   const bool keep_argument =
@@ -141,8 +144,9 @@ Tensor conv2d(const char* op, const Tensor& x_in, const Tensor& weight_in, const
                         .shape = shape, .dtype = x.dtype(), .activation = keep_argument ? Activation::none : act};
   launch(args, x.device());
   if (!grad) return z;
-  attach(make_ref<ConvNode>(op, x, weight, args.activation == Activation::none ? Saved() : Saved::output(z), args),
-         {&x, &weight, &bias}, {&z});
+  attach(make_ref<ConvNode>(op, save_working(x, x_given), save_working(weight, weight_given),
+                            args.activation == Activation::none ? Saved() : Saved::output(z), args),
+         {&x_given, &weight_given, &bias_in}, {&z});
   return keep_argument ? unary(unary_op(act), z) : z;
 }
 

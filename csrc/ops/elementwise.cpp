@@ -1,6 +1,7 @@
 // Ops on each element by itself, with broadcasting and type promotion (docs/semantics.md).
 #include <cmath>
 
+#include "ops/autocast.h"
 #include "ops/common.h"
 
 namespace smelt {
@@ -332,7 +333,7 @@ void give_binary(GradContext& g, int input, BinaryOp op, const Tensor& a, const 
 Tensor binary(BinaryOp op, const Tensor& a_in, const Tensor& b_in) {
   OpScope scope(op_name(op));
   const char* const name = current_op();
-  const DType dtype = working_dtype(op, promote(a_in.dtype(), b_in.dtype()));
+  const DType dtype = working_dtype(op, common_dtype(a_in.dtype(), b_in.dtype()));
   const Tensor a = dense(cast(a_in, dtype)), b = dense(cast(b_in, dtype));
   require_same_device(name, {&a, &b});
   Shape shape = a.shape();
@@ -371,7 +372,7 @@ Tensor binary(BinaryOp op, const Tensor& x_in, Number number, bool number_first)
 Tensor where(const Tensor& condition_in, const Tensor& a_in, const Tensor& b_in) {
   OpScope scope("where");
   require_type(condition_in.dtype() == DType::bool_, "where", "condition must be bool, got ", condition_in.dtype());
-  const DType dtype = promote(a_in.dtype(), b_in.dtype());
+  const DType dtype = common_dtype(a_in.dtype(), b_in.dtype());
   const Tensor condition = dense(condition_in), a = dense(cast(a_in, dtype)), b = dense(cast(b_in, dtype));
   require_same_device("where", {&condition, &a, &b});
   const Shape shape = broadcast("where", condition.shape(), broadcast("where", a.shape(), b.shape()));

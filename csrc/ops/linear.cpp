@@ -1,4 +1,5 @@
 // Matrix products: linear(x, weight, bias, activation) and matmul with batches and transposed operands.
+#include "ops/autocast.h"
 #include "ops/common.h"
 
 namespace smelt {
@@ -19,8 +20,8 @@ Tensor activation_backward(Activation activation, const Tensor& saved, const Ten
 }
 
 struct LinearNode final : Node {
-  LinearNode(const Tensor& x_in, const Tensor& w, Saved for_activation, Activation act)
-      : Node("linear"), x(x_in), weight(w), z(std::move(for_activation)), activation(act) {}
+  LinearNode(Saved x_in, Saved w, Saved for_activation, Activation act)
+      : Node("linear"), x(std::move(x_in)), weight(std::move(w)), z(std::move(for_activation)), activation(act) {}
 
   void backward(GradContext& g) override {
     const Tensor in = x.get(), w = weight.get();
@@ -30,20 +31,22 @@ struct LinearNode final : Node {
     if (g.needs(1)) {  // dw (N, K) = dy^T (N, M) x (M, K)
       const GradTarget dw = g.target(1);
       launch(GemmArgs{.a = dy.data(), .b = in.data(), .bias = nullptr, .c = dw.tensor.data(), .m = n, .n = k, .k = m,
-                      .lda = n, .ldb = k, .ldc = k, .dtype = dy.dtype(), .transpose_a = true,
-                      .accumulate = dw.accumulate},
+                      .lda = n, .ldb = k, .ldc = k, .dtype = dy.dtype(), .c_dtype = dw.tensor.dtype(),
+                      .transpose_a = true, .accumulate = dw.accumulate},
              dy.device());
     }
     if (g.needs(2)) {
       const GradTarget db = g.target(2);
       launch(ReduceArgs{.x = dy.data(), .y = db.tensor.data(), .index = nullptr, .outer = 1, .n = m, .inner = n,
-                        .dtype = dy.dtype(), .y_dtype = dy.dtype(), .op = ReduceOp::sum, .accumulate = db.accumulate},
+                        .dtype = dy.dtype(), .y_dtype = db.tensor.dtype(), .op = ReduceOp::sum,
+                        .accumulate = db.accumulate},
              dy.device());
     }
     if (g.needs(0)) {  // dx (M, K) = dy (M, N) w (N, K)
       const GradTarget dx = g.target(0);
       launch(GemmArgs{.a = dy.data(), .b = w.data(), .bias = nullptr, .c = dx.tensor.data(), .m = m, .n = k, .k = n,
-                      .lda = n, .ldb = k, .ldc = k, .dtype = dy.dtype(), .accumulate = dx.accumulate},
+                      .lda = n, .ldb = k, .ldc = k, .dtype = dy.dtype(), .c_dtype = dx.tensor.dtype(),
+                      .accumulate = dx.accumulate},
              dy.device());
     }
   }
@@ -82,7 +85,8 @@ Operand operand(const Tensor& t, bool transpose) {
 
 void run_gemm(const Operand& a, const Operand& b, const Shape& batch, const Tensor& c, bool accumulate) {
   GemmArgs args{.a = a.t.data(), .b = b.t.data(), .bias = nullptr, .c = c.data(), .m = a.rows, .n = b.columns,
-                .k = a.columns, .batch = 1, .lda = a.ld(), .ldb = b.ld(), .ldc = b.columns, .dtype = c.dtype(),
+                .k = a.columns, .batch = 1, .lda = a.ld(), .ldb = b.ld(), .ldc = b.columns, .dtype = a.t.dtype(),
+                .c_dtype = c.dtype(),
                 .transpose_a = a.transposed, .transpose_b = b.transposed, .accumulate = accumulate};
   const int64_t count = batch.numel();
   const int64_t size_a = a.rows * a.columns, size_b = b.rows * b.columns, size_c = a.rows * b.columns;
@@ -115,8 +119,8 @@ void run_gemm(const Operand& a, const Operand& b, const Shape& batch, const Tens
 }
 
 struct MatmulNode final : Node {
-  MatmulNode(const Tensor& a_in, const Tensor& b_in, bool ta, bool tb)
-      : Node("matmul"), a(a_in), b(b_in), transpose_a(ta), transpose_b(tb) {}
+  MatmulNode(Saved a_in, Saved b_in, bool ta, bool tb)
+      : Node("matmul"), a(std::move(a_in)), b(std::move(b_in)), transpose_a(ta), transpose_b(tb) {}
 
   void backward(GradContext& g) override {
     const Tensor dc = g.dy();
@@ -145,7 +149,7 @@ struct MatmulNode final : Node {
       run_gemm(left, right, batch, target.tensor, target.accumulate);
       return;
     }
-    Tensor whole = empty(full, left.t.dtype(), left.t.device());
+    Tensor whole = empty(full, g.input_dtype(input), left.t.device());
     run_gemm(left, right, batch, whole, false);
     g.give_reduced(input, whole);
   }
@@ -156,9 +160,11 @@ struct MatmulNode final : Node {
 
 }  // namespace
 
-Tensor linear(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias, Activation activation) {
+Tensor linear(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in, Activation activation) {
   OpScope scope("linear");
-  const Tensor x = dense(x_in), weight = dense(weight_in);
+  static_assert(policy_of("linear") == Policy::low);
+  const Tensor x_given = dense(x_in), weight_given = dense(weight_in);
+  const Tensor x = working(x_given), weight = working(weight_given), bias = working(bias_in);
   require_same_device("linear", {&x, &weight, &bias});
   if (!dry_run::holds([&] { check_linear(x, weight, bias); })) {
     Shape implied = x.shape();
@@ -168,13 +174,13 @@ Tensor linear(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias, A
   const int64_t n = weight.shape()[0], k = weight.shape()[1];
   const Shape shape = x.shape().with(x.rank() - 1, n);
   const int64_t m = shape.product(0, shape.rank() - 1);
-  const bool grad = needs_grad(x, weight, bias);
+  const bool grad = needs_grad(x_given, weight_given, bias_in);
   // Activations whose derivative needs their argument are fused only where no backward follows; same bits either way.
   const bool keep_argument = grad && activation != Activation::none && !from_result(activation);
 
   Tensor z = empty(shape, x.dtype(), x.device());
   launch(GemmArgs{.a = x.data(), .b = weight.data(), .bias = bias ? bias.data() : nullptr, .c = z.data(), .m = m,
-                  .n = n, .k = k, .lda = k, .ldb = k, .ldc = n, .dtype = x.dtype(),
+                  .n = n, .k = k, .lda = k, .ldb = k, .ldc = n, .dtype = x.dtype(), .c_dtype = z.dtype(),
                   .activation = keep_argument ? Activation::none : activation, .transpose_b = true},
          x.device());
   Tensor y = z;
@@ -187,7 +193,8 @@ Tensor linear(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias, A
   if (grad) {
     Saved kept;
     if (activation != Activation::none) kept = keep_argument ? Saved(z) : Saved::output(y);
-    attach(make_ref<LinearNode>(x, weight, std::move(kept), activation), {&x, &weight, &bias}, {&y});
+    attach(make_ref<LinearNode>(save_working(x, x_given), save_working(weight, weight_given), std::move(kept), activation),
+           {&x_given, &weight_given, &bias_in}, {&y});
   }
   return y;
 }
@@ -196,10 +203,14 @@ Tensor matmul(const Tensor& a_in, const Tensor& b_in, bool transpose_a, bool tra
   OpScope scope("matmul");
   require(a_in.rank() >= 1 && b_in.rank() >= 1, "matmul", "operands must have at least 1 axis, got shapes ",
           a_in.shape(), " and ", b_in.shape());
-  const DType dtype = promote(a_in.dtype(), b_in.dtype());
+  static_assert(policy_of("matmul") == Policy::low);
+  const DType dtype = common_dtype(a_in.dtype(), b_in.dtype());
   require_type(is_floating(dtype), "matmul", "operands must be floating, got ", a_in.dtype(), " and ", b_in.dtype(),
                "; use .float()");
-  Tensor a = cast(a_in, dtype), b = cast(b_in, dtype);
+  // What autocast makes of an operand is no step of its own: gradients come in the operand's dtype.
+  const bool low = autocast_dtype() != DType::float32 && (dtype == DType::float32 || dtype == autocast_dtype());
+  const auto ready = [&](const Tensor& x) { return low && (x.dtype() == DType::float32 || x.dtype() == autocast_dtype()) ? x : cast(x, dtype); };
+  Tensor a = ready(a_in), b = ready(b_in);
   require_same_device("matmul", {&a, &b});
   // A vector stands as a row on the left and as a column on the right; that axis goes again at the end.
   const bool row = a.rank() == 1, column = b.rank() == 1;
@@ -215,16 +226,18 @@ Tensor matmul(const Tensor& a_in, const Tensor& b_in, bool transpose_a, bool tra
                    wanted);
   }
 
-  const Operand left = operand(a, transpose_a), right = operand(b, transpose_b);
+  const Tensor a_low = working(a), b_low = working(b);
+  const Operand left = operand(a_low, transpose_a), right = operand(b_low, transpose_b);
   require(left.columns == right.rows, "matmul", "inner extents must be equal, got ", left.columns, " and ",
           right.rows, " (shapes ", a_in.shape(), " and ", b_in.shape(), ")");
   const Shape batch = broadcast("matmul", left.batch(), right.batch());
   Shape shape = batch;
   shape.push_back(left.rows);
   shape.push_back(right.columns);
-  Tensor c = empty(shape, dtype, a.device());
+  Tensor c = empty(shape, a_low.dtype(), a.device());
   run_gemm(left, right, batch, c, false);
-  if (needs_grad(a, b)) attach(make_ref<MatmulNode>(a, b, transpose_a, transpose_b), {&a, &b}, {&c});
+  if (needs_grad(a, b))
+    attach(make_ref<MatmulNode>(save_working(a_low, a), save_working(b_low, b), transpose_a, transpose_b), {&a, &b}, {&c});
   if (!row && !column) return c;
   std::vector<int64_t> wanted(shape.begin(), shape.end());
   if (column) wanted.pop_back();

@@ -1,4 +1,5 @@
 // Losses, each one pass forward and one backward.
+#include "ops/autocast.h"
 #include "ops/common.h"
 
 namespace smelt {
@@ -70,7 +71,8 @@ struct LossNode final : Node {
 Tensor cross_entropy(const Tensor& logits_in, const Tensor& labels_in, const Tensor& weight, double label_smoothing,
                      int64_t ignore_index, Reduction reduction) {
   OpScope scope("cross_entropy");
-  const Tensor logits = dense(logits_in);
+  static_assert(policy_of("cross_entropy") == Policy::float32);
+  const Tensor logits = dense(in_float32(logits_in));
   require_same_device("cross_entropy", {&logits, &labels_in, &weight});
   const Shape per_row = logits.rank() ? Shape(logits.shape().begin(), logits.rank() - 1) : Shape{};
   const Shape result = reduction == Reduction::none ? per_row : Shape{};
@@ -98,7 +100,10 @@ Tensor pointwise_loss(LossOp op, const Tensor& x_in, const Tensor& target_in, co
                       Reduction reduction) {
   const char* const name = loss_name(op);
   OpScope scope(name);
-  const Tensor x = dense(x_in), target = dense(target_in);
+  static_assert(policy_of("mse_loss") == Policy::float32 && policy_of("l1_loss") == Policy::float32);
+  static_assert(policy_of("huber_loss") == Policy::float32);
+  static_assert(policy_of("binary_cross_entropy_with_logits") == Policy::float32);
+  const Tensor x = dense(in_float32(x_in)), target = dense(in_float32(target_in));
   require_same_device(name, {&x, &target, &pos_weight});
   const Shape result = reduction == Reduction::none ? x.shape() : Shape{};
   const bool good = dry_run::holds([&] {

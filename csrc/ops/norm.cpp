@@ -1,4 +1,5 @@
 // Batch and layer normalisation.
+#include "ops/autocast.h"
 #include "ops/common.h"
 
 namespace smelt {
@@ -34,6 +35,13 @@ struct BatchNormNode final : Node {
   bool training;
 };
 
+// Parameters and statistics of halves are float32.
+DType statistics_dtype(const Tensor& x) { return is_half(x.dtype()) ? DType::float32 : x.dtype(); }
+void check_parameter(const char* op, const char* name, const Tensor& t, const Tensor& x) {
+  require_type(t.dtype() == statistics_dtype(x), op, name, " must be ", statistics_dtype(x), " for an input of ", x.dtype(),
+               ", got ", t.dtype());
+}
+
 void check_batch_norm(const Tensor& x, std::initializer_list<std::pair<const char*, const Tensor*>> channels,
                       const Tensor& residual, bool training) {
   require_floating("batch_norm", "input", x);
@@ -42,7 +50,7 @@ void check_batch_norm(const Tensor& x, std::initializer_list<std::pair<const cha
   const int64_t c = x.shape().back();
   for (const auto& [name, t] : channels) {
     require(t->shape() == Shape{c}, "batch_norm", name, " has ", t->numel(), " channels, input has ", c);
-    require_same_dtype("batch_norm", name, *t, "input", x);
+    check_parameter("batch_norm", name, *t, x);
   }
   if (residual) {
     require(residual.shape() == x.shape(), "batch_norm", "residual must have the input's shape ", x.shape(), ", got ",
@@ -82,7 +90,9 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
                   const Tensor& running_var, bool training, double momentum, double eps, const Tensor& residual_in,
                   Activation activation) {
   OpScope scope("batch_norm");
-  const Tensor x = dense(x_in), residual = residual_in ? dense(residual_in) : residual_in;
+  const Tensor x = dense(x_in);
+  const bool to_input = residual_in && autocast_on() && common_dtype(residual_in.dtype(), x.dtype()) == x.dtype();
+  const Tensor residual = !residual_in ? residual_in : dense(to_input ? cast(residual_in, x.dtype()) : residual_in);
   require_same_device("batch_norm", {&x, &weight, &bias, &running_mean, &running_var, &residual});
   require(activation == Activation::none || activation == Activation::relu, "batch_norm",
           "activation must be None or 'relu'");
@@ -93,11 +103,12 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
       })) {
     Shape implied = x.shape();
     if (x.rank()) implied[x.rank() - 1] = weight.numel();
-    return empty(implied, weight.dtype(), x.device());
+    return empty(implied, x.dtype(), x.device());
   }
   const int64_t c = x.shape().back();
   Tensor y = empty(x.shape(), x.dtype(), x.device());
-  Tensor mean = empty(Shape{c}, x.dtype(), x.device()), rstd = empty(Shape{c}, x.dtype(), x.device());
+  const DType statistics = statistics_dtype(x);
+  Tensor mean = empty(Shape{c}, statistics, x.device()), rstd = empty(Shape{c}, statistics, x.device());
   if (training && x.numel()) {
     running_mean.storage().bump_version();
     running_var.storage().bump_version();
@@ -128,7 +139,7 @@ Tensor layer_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
       if (!*t) continue;
       require(t->shape() == Shape{x.shape().back()}, "layer_norm", name, " has ", t->numel(), " features, input has ",
               x.shape().back());
-      require_same_dtype("layer_norm", name, *t, "input", x);
+      check_parameter("layer_norm", name, *t, x);
     }
   });
   if (!good) {
@@ -138,7 +149,8 @@ Tensor layer_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
   }
   const int64_t d = x.shape().back(), rows = x.shape().product(0, x.rank() - 1);
   Tensor y = empty(x.shape(), x.dtype(), x.device());
-  Tensor mean = empty(Shape{rows}, x.dtype(), x.device()), rstd = empty(Shape{rows}, x.dtype(), x.device());
+  const DType statistics = statistics_dtype(x);
+  Tensor mean = empty(Shape{rows}, statistics, x.device()), rstd = empty(Shape{rows}, statistics, x.device());
   launch(LayerNormArgs{.x = x.data(), .weight = weight ? weight.data() : nullptr,
                        .bias = bias ? bias.data() : nullptr, .y = y.data(), .mean = mean.data(), .rstd = rstd.data(),
                        .rows = rows, .d = d, .eps = eps, .dtype = x.dtype()},

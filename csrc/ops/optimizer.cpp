@@ -50,7 +50,8 @@ void Optimizer::add_group(const Group& group, const std::vector<std::pair<std::s
     const void* const other = t.storage().optimizer();
     require(other == nullptr || other == this, "optimizer", "parameter '", name,
             "' shares its memory with a parameter of another optimizer");
-    require_floating("optimizer", cat("parameter '", name, "'").c_str(), t);
+    require_type(t.dtype() == DType::float32 || t.dtype() == DType::float64, "optimizer", "parameter '", name,
+                 "' must be float32 or float64, got ", t.dtype(), "; smelt.autocast computes in bfloat16 over float32 parameters");
     const Tensor& first = entries_.empty() ? parameters[0].second : entries_[0].tensor;
     require(t.device() == first.device(), "optimizer", "all parameters must be on ", first.device(), ", '", name,
             "' is on ", t.device());
@@ -228,20 +229,27 @@ void Optimizer::clip(double clip_norm) {
 }
 
 void Optimizer::update(Flat& flat) {
+  void* const mirror = flat.param.storage().mirror_data();
+  std::vector<Storage*> current;  // parameters whose mirror held, and holds again after the update
+  for (size_t i = 0; mirror && i < flat.entries.size(); ++i) {
+    Storage& storage = entries_[flat.entries[i]].tensor.storage();
+    if (storage.mirror_is_current()) current.push_back(&storage);
+  }
   const auto* segments = reinterpret_cast<const Segment*>(flat.segment_memory->data());
   const auto count = static_cast<int64_t>(flat.segments.size());
   if (kind_ == OptimizerKind::sgd) {
     launch(SgdArgs{.param = flat.param.data(), .grad = flat.grad.data(),
-                   .momentum = momentum_ ? flat.state[0].data() : nullptr, .segments = segments, .block = block(),
+                   .momentum = momentum_ ? flat.state[0].data() : nullptr, .mirror = mirror, .segments = segments, .block = block(),
                    .count = count, .dtype = flat.dtype, .nesterov = nesterov_},
            flat.param.device());
   } else {
     launch(AdamArgs{.param = flat.param.data(), .grad = flat.grad.data(), .exp_avg = flat.state[0].data(),
-                    .exp_avg_sq = flat.state[1].data(), .segments = segments, .block = block(), .count = count,
+                    .exp_avg_sq = flat.state[1].data(), .mirror = mirror, .segments = segments, .block = block(), .count = count,
                     .dtype = flat.dtype, .decoupled = kind_ == OptimizerKind::adamw},
            flat.param.device());
   }
   flat.param.storage().bump_version();
+  for (Storage* storage : current) storage->mark_mirror();
 }
 
 void Optimizer::step(double clip_norm) {

@@ -1,6 +1,7 @@
 // Reductions, extrema, scans and sorting.
 #include <cmath>
 
+#include "ops/autocast.h"
 #include "ops/common.h"
 
 namespace smelt {
@@ -200,6 +201,8 @@ Tensor reduce(ReduceOp op, const Tensor& x_in, const std::optional<std::vector<i
   OpScope scope(name);
   Tensor x = dense(x_in);
   if (mean) x = as_floating(x);
+  static_assert(policy_of("sum") == policy_of("mean") && policy_of("mean") == policy_of("prod"));
+  if ((op == ReduceOp::sum || op == ReduceOp::prod) && autocast_on()) x = in_float32(x);
   if (op == ReduceOp::any || op == ReduceOp::all) x = cast(x, DType::bool_);
   const int rank = x.rank();
   bool reduced[kMaxRank] = {};
@@ -257,6 +260,8 @@ Tensor cumsum(const Tensor& x_in, int64_t axis_in) {
   OpScope scope("cumsum");
   Tensor x = dense(x_in);
   if (!is_floating(x.dtype())) x = cast(x, DType::int64);
+  static_assert(policy_of("cumsum") == Policy::float32);
+  if (autocast_on()) x = in_float32(x);
   const int axis = normalize_axis("cumsum", axis_in, x.rank());
   const AxisView view(x.shape(), axis);
   Tensor y = empty(x.shape(), x.dtype(), x.device());

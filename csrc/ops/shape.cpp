@@ -2,6 +2,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "ops/autocast.h"
 #include "ops/common.h"
 
 namespace smelt {
@@ -300,7 +301,7 @@ Tensor concat(const std::vector<Tensor>& xs_in, int64_t axis_in) {
   require(rank > 0, "concat", "tensors must have at least 1 axis, got shape ()");
   const int axis = normalize_axis("concat", axis_in, rank);
   DType dtype = xs_in[0].dtype();
-  for (const Tensor& x : xs_in) dtype = promote(dtype, x.dtype());
+  for (const Tensor& x : xs_in) dtype = common_dtype(dtype, x.dtype());
   std::vector<Tensor> xs;
   Shape shape = xs_in[0].shape().with(axis, 0);
   bool grad = false;

@@ -1,6 +1,7 @@
 #include "tape/node.h"
 
 #include <atomic>
+#include <utility>
 
 #include "core/profile.h"
 
@@ -36,8 +37,15 @@ Saved::Saved(const Tensor& x) : tensor_(x), version_(x ? x.storage().version() :
 
 Saved Saved::output(const Tensor& y) { return Saved(y ? alias(y) : Tensor()); }
 
+Saved Saved::mirror(const Tensor& copy, const Tensor& original) {
+  Saved saved(original);
+  saved.original_ = std::exchange(saved.tensor_, copy);
+  return saved;
+}
+
 Tensor Saved::get() const {
-  if (tensor_ && tensor_.storage().version() != version_)
+  const Tensor& written = original_ ? original_ : tensor_;
+  if (written && written.storage().version() != version_)
     fail(ErrorKind::runtime, "backward", "a tensor of shape ", tensor_.shape(),
          " that backward needs was changed in place after it was used");
   return tensor_;

@@ -31,11 +31,13 @@ class Saved {
   explicit Saved(const Tensor& x);
   // An output of the node itself: kept off the tape, else node and tensor would keep each other alive.
   static Saved output(const Tensor& y);
+  // A copy in another dtype that lasts as long as its original is not written.
+  static Saved mirror(const Tensor& copy, const Tensor& original);
   Tensor get() const;
   explicit operator bool() const { return static_cast<bool>(tensor_); }
 
  private:
-  Tensor tensor_;
+  Tensor tensor_, original_;  // original_ only where its version counts
   uint64_t version_ = 0;
 };
 

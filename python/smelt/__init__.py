@@ -28,6 +28,7 @@ from ._core import DType, Tensor, __version__
 from ._tensor import HookHandle
 from .autograd import Function, FunctionContext, enable_grad, gradcheck, is_grad_enabled, no_grad
 from .functions import *  # noqa: F403
+from .precision import autocast, autocast_policies
 from .runtime import (
     empty_cache,
     get_num_threads,
@@ -67,6 +68,8 @@ __all__ = [
     "Tensor",
     "Trainer",
     "__version__",
+    "autocast",
+    "autocast_policies",
     "bench",
     "data",
     "datasets",

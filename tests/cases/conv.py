@@ -3,7 +3,7 @@
 import numpy as np
 
 import smelt
-from tests.cases import Case
+from tests.cases import FLOATING, Case
 from tests.reference import conv as reference
 
 
@@ -60,6 +60,7 @@ def _conv1d(x, w, stride=1, padding=0, dilation=1, groups=1, bias=False, activat
         inputs=lambda rng: [rng.normal(size=x), rng.normal(size=w), *([rng.normal(size=w[0])] if bias else [])],
         bound=_bound(forward, activation),
         grad=(0, 1, 2) if bias else (0, 1),
+        dtypes=FLOATING,
     )
 
 

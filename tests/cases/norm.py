@@ -3,7 +3,7 @@
 import numpy as np
 
 import smelt
-from tests.cases import Case
+from tests.cases import FLOATING, Case
 from tests.reference import norm as reference
 
 
@@ -17,10 +17,17 @@ def _batch_inputs(shape, ratio, residual):
     return inputs
 
 
+def _parameters(x, tensors):
+    """Beside halves they are float32."""
+    return [t.float() if x.dtype.name in ("bfloat16", "float16") else t for t in tensors]
+
+
 def _batch(shape, training, ratio=0.0, residual=False, activation=None, eps=1e-5, grad=True):
     axes = tuple(range(len(shape) - 1))
 
-    def op(x, w, b, m, v, *r):
+    def op(x, *given):
+        w, b, m, v = _parameters(x, given[:4])
+        r = given[4:]
         return smelt.batch_norm(x, w, b, m, v, training, 0.1, eps, r[0] if r else None, activation)
 
     def bound(given, result, u):
@@ -41,6 +48,7 @@ def _batch(shape, training, ratio=0.0, residual=False, activation=None, eps=1e-5
         inputs=_batch_inputs(shape, ratio, residual),
         bound=bound,
         grad=((0, 1, 2, 5) if residual else (0, 1, 2)) if grad else (),
+        dtypes=FLOATING,
     )
 
 
@@ -77,7 +85,7 @@ def _running(shape, ratio, momentum):
     )
 
 
-def _layer(shape, weight=True, bias=True, ratio=0.0, eps=1e-5, grad=True, dtypes=("float32", "float64")):
+def _layer(shape, weight=True, bias=True, ratio=0.0, eps=1e-5, grad=True, dtypes=FLOATING):
     def inputs(rng):
         x = rng.normal(size=shape) + ratio * rng.choice([-1.0, 1.0], size=(*shape[:-1], 1))
         return [x, *(rng.normal(size=shape[-1]) for wanted in (weight, bias) if wanted)]
@@ -86,8 +94,8 @@ def _layer(shape, weight=True, bias=True, ratio=0.0, eps=1e-5, grad=True, dtypes
         x, *rest = given
         return x, rest.pop(0) if weight else None, rest.pop(0) if bias else None
 
-    def op(*given):
-        return smelt.layer_norm(*parts(given), eps)
+    def op(x, *given):
+        return smelt.layer_norm(*parts((x, *_parameters(x, given))), eps)
 
     def bound(given, result, u):
         x, w, b = parts(given)

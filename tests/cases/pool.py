@@ -3,7 +3,7 @@
 import numpy as np
 
 import smelt
-from tests.cases import Case, exact
+from tests.cases import FLOATING, Case, exact
 from tests.reference import pool as reference
 
 
@@ -51,6 +51,7 @@ def _window(shape, kernel, stride=None, padding=0, count_padding=True):
         inputs=lambda rng: [_spaced(rng, shape)],
         bound=exact,
         grad=(0,),
+        dtypes=FLOATING,
     )
     average = Case(
         name=f"avg_pool2d[{args}{'' if count_padding else '_uncounted'}]".replace(" ", ""),
@@ -59,6 +60,7 @@ def _window(shape, kernel, stride=None, padding=0, count_padding=True):
         inputs=lambda rng: [rng.normal(size=shape)],
         bound=_mean_bound(mean),
         grad=(0,),
+        dtypes=FLOATING,
     )
     return [largest, average] if count_padding else [average]
 
@@ -80,6 +82,7 @@ def _adaptive(shape, size):
             inputs=lambda rng: [_spaced(rng, shape)],
             bound=exact,
             grad=(0,),
+            dtypes=FLOATING,
         ),
         Case(
             name=f"adaptive_avg_pool2d[{shape},{size}]".replace(" ", ""),
@@ -88,6 +91,7 @@ def _adaptive(shape, size):
             inputs=lambda rng: [rng.normal(size=shape)],
             bound=_mean_bound(mean),
             grad=(0,),
+            dtypes=FLOATING,
         ),
     ]
 
@@ -101,6 +105,7 @@ def _global(shape):
             inputs=lambda rng: [_spaced(rng, shape)],
             bound=exact,
             grad=(0,),
+            dtypes=FLOATING,
         ),
         Case(
             name=f"global_avg_pool2d[{shape}]".replace(" ", ""),
@@ -109,6 +114,7 @@ def _global(shape):
             inputs=lambda rng: [rng.normal(size=shape)],
             bound=_mean_bound(lambda x: x.mean(axis=(1, 2))),
             grad=(0,),
+            dtypes=FLOATING,
         ),
     ]
 
@@ -128,6 +134,7 @@ def _sequence(shape, kernel, stride, padding):
             inputs=lambda rng: [_spaced(rng, shape)],
             bound=exact,
             grad=(0,),
+            dtypes=FLOATING,
         ),
         Case(
             name=f"avg_pool1d[{shape},{kernel},{stride},{padding}]".replace(" ", ""),
@@ -136,6 +143,7 @@ def _sequence(shape, kernel, stride, padding):
             inputs=lambda rng: [rng.normal(size=shape)],
             bound=lambda given, result, u: (kernel + 2) * u * pooled(np.abs(given[0]), False),
             grad=(0,),
+            dtypes=FLOATING,
         ),
     ]
 

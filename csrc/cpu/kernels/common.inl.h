@@ -66,6 +66,18 @@ auto with_floating(DType dtype, const F& f) {
     default: return f(float{});
   }
 }
+// Calls f(S{}, R{}) with the storage types of operands and sums: the same, or float32 for sums of halves.
+template <class F>
+auto with_sums(DType dtype, DType sums, const F& f) {
+  return with_floating(dtype, [&]<class S>(S) {
+    if constexpr (sizeof(S) == 2)
+      if (sums == DType::float32) return f(S{}, float{});
+    return f(S{}, S{});
+  });
+}
+inline bool takes_sums(DType dtype, DType sums) {
+  return is_floating(dtype) && (sums == dtype || (dtype_size(dtype) == 2 && sums == DType::float32));
+}
 // Likewise for the two that every kernel computes in.
 template <class F>
 auto with_wide(DType dtype, const F& f) {

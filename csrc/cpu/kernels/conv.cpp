@@ -71,9 +71,10 @@ struct Gather {
     }
   }
 
-  // Whether a panel's pointers to the runs of one depth block fit its memory.
+  // Whether a panel's pointers to the runs of one depth block fit its memory. Halves are widened as they are copied.
   template <class V>
   bool fits_runs(int64_t depth) const {
+    if (sizeof(S) == 2) return false;
     const int64_t runs = depth / tap_length() + 2;
     const int64_t room = Tile<V>::kMr * Tile<V>::kPitch * static_cast<int64_t>(sizeof(S));
     return static_cast<int64_t>(sizeof(Runs<S>)) + runs * Tile<V>::kMr * static_cast<int64_t>(sizeof(S*)) <= room;
@@ -123,34 +124,37 @@ int64_t edge_elements(int64_t tap_length) {
 
 // A product whose A is gathered from a picture.
 template <class S, class PackB, class Row>
-void gathered_product(Context& context, const Extent& extent, const Gather<S>& gather, const S* bias,
+void gathered_product(Context& context, const Extent& extent, const Gather<S>& gather, const Compute<S>* bias,
                       Activation activation, bool accumulate, void* workspace, const PackB& pack_b, const Row& row) {
   using V = Vec<S>;
+  using T = typename V::T;
   const int64_t length = gather.tap_length(), each = edge_elements<S>(length);
   S* const edges = static_cast<S*>(workspace);
   void* const rest = edges + each * context.threads;
   if (!gather.template fits_runs<V>(depth_block(extent.k))) {
     blocked_product<V, LayoutA::rows>(
-        context, extent, S{1}, bias, activation, accumulate, rest, false,
-        [&](int64_t i, int64_t rows, int64_t p, int64_t depth, S* dst, int) {
-          each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, S* panel, int) {
+        context, extent, T{1}, bias, activation, accumulate, rest, false,
+        [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
+          each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
             for (int j = 0; j < count; ++j) gather.copy(gather.origin(first + j), p, p + depth, panel + j * Tile<V>::kPitch);
           });
         },
         pack_b, row);
     return;
   }
-  for (int t = 0; t < context.threads; ++t)
-    for (int64_t i = 0; i < length; ++i) edges[t * each + i] = 0;
-  blocked_product<V, LayoutA::runs>(
-      context, extent, S{1}, bias, activation, accumulate, rest, false,
-      [&](int64_t i, int64_t rows, int64_t p, int64_t depth, S* dst, int thread) {
-        S* const zeros = edges + thread * each;
-        each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, S* panel, int g) {
-          gather.template runs<V>(first, count, p, p + depth, zeros, zeros + length + g * edge_room<S>(length), panel);
-        });
-      },
-      pack_b, row);
+  if constexpr (is_real<S>) {
+    for (int t = 0; t < context.threads; ++t)
+      for (int64_t i = 0; i < length; ++i) edges[t * each + i] = 0;
+    blocked_product<V, LayoutA::runs>(
+        context, extent, T{1}, bias, activation, accumulate, rest, false,
+        [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int thread) {
+          S* const zeros = edges + thread * each;
+          each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, T* panel, int g) {
+            gather.template runs<V>(first, count, p, p + depth, zeros, zeros + length + g * edge_room<S>(length), panel);
+          });
+        },
+        pack_b, row);
+  }
 }
 
 // The taps of forward and weight gradient, (r, s) in order; those of a kernel row are one where they can be.
@@ -172,36 +176,47 @@ Gather<S> forward_gather(const ConvShape& s, const S* x, int64_t group, Tap* tap
 
 // ---------------------------------------------------------------------------------------------------------- forward
 
-template <class S>
 Extent forward_extent(const ConvShape& s) {
   return {s.n * s.p * s.q, s.k / s.groups, s.r * s.s * (s.c / s.groups)};
 }
 
+// Of halves: the bias that is added to the sums.
+template <class S>
+int64_t bias_bytes(const ConvShape& s) {
+  return sizeof(S) == 2 ? round_up(s.k * 4, 64) : 0;
+}
+
 size_t forward_workspace(const Conv2dArgs& a, int threads) {
-  return with_wide(a.dtype, [&]<class S>(S) {
+  return with_floating(a.dtype, [&]<class S>(S) {
     const ConvShape& s = a.shape;
     const int64_t length = (merges_columns(s) ? s.s : 1) * (s.c / s.groups);
-    return tap_bytes(s) + edge_elements<S>(length) * threads * sizeof(S) +
-           product_workspace<Vec<S>>(forward_extent<S>(s), threads);
+    return tap_bytes(s) + bias_bytes<S>(s) + edge_elements<S>(length) * threads * sizeof(S) +
+           product_workspace<Vec<S>, S>(forward_extent(s), threads);
   });
 }
 
 template <class S>
 void forward(const Conv2dArgs& a, Context& context) {
   using V = Vec<S>;
+  using T = typename V::T;
   const ConvShape& s = a.shape;
-  const Extent extent = forward_extent<S>(s);
+  const Extent extent = forward_extent(s);
   Tap* taps = static_cast<Tap*>(context.workspace);
-  void* workspace = static_cast<char*>(context.workspace) + tap_bytes(s);
-  const S* bias = static_cast<const S*>(a.bias);
+  T* wide_bias = reinterpret_cast<T*>(static_cast<char*>(context.workspace) + tap_bytes(s));
+  void* workspace = static_cast<char*>(context.workspace) + tap_bytes(s) + bias_bytes<S>(s);
+  const T* bias = static_cast<const T*>(a.bias);
+  if constexpr (sizeof(S) == 2) {
+    for (int64_t i = 0; a.bias && i < s.k; ++i) wide_bias[i] = from_storage(static_cast<const S*>(a.bias)[i]);
+    bias = a.bias ? wide_bias : nullptr;
+  }
   for (int64_t group = 0; group < s.groups; ++group) {
     const Gather<S> gather = forward_gather(s, static_cast<const S*>(a.x), group, taps);
     const S* w = static_cast<const S*>(a.w) + group * extent.n * extent.k;
     S* y = static_cast<S*>(a.y) + group * extent.n;
     gathered_product(
         context, extent, gather, bias ? bias + group * extent.n : nullptr, a.activation, false, workspace,
-        [&](int64_t first, int64_t columns, int64_t p, int64_t depth, S* dst) {
-          each_panel<V>(first, columns, depth, dst, [&](int64_t j, int n, S* panel) {
+        [&](int64_t first, int64_t columns, int64_t p, int64_t depth, T* dst) {
+          each_panel<V>(first, columns, depth, dst, [&](int64_t j, int n, T* panel) {
             pack_transpose(w + j * extent.k + p, extent.k, depth, n, Tile<V>::kNr, panel);
           });
         },
@@ -210,7 +225,7 @@ void forward(const Conv2dArgs& a, Context& context) {
 }
 
 Status conv2d(const Conv2dArgs& a, Context& context) noexcept {
-  with_wide(a.dtype, [&]<class S>(S) { forward<S>(a, context); });
+  with_floating(a.dtype, [&]<class S>(S) { forward<S>(a, context); });
   return Status::ok;
 }
 
@@ -229,26 +244,27 @@ Extent input_extent(const ConvShape& s) {  // of the phase with most rows and ta
 
 // Any phase's depth may be cut differently, so the workspace is for the longest block.
 size_t input_workspace(const Conv2dBackwardInputArgs& a, int threads) {
-  return with_wide(a.dtype, [&]<class S>(S) -> size_t {
+  return with_sums(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) -> size_t {
     const Extent e = input_extent(a.shape);
     const int64_t edges = edge_elements<S>(a.shape.k / a.shape.groups) * threads * static_cast<int64_t>(sizeof(S));
-    return 2 * tap_bytes(a.shape) + edges + product_workspace<Vec<S>>(e, threads);
+    return 2 * tap_bytes(a.shape) + edges + product_workspace<Vec<S>, O>(e, threads);
   });
 }
 
-template <class S>
+template <class O>
 void zero_phase(const Conv2dBackwardInputArgs& a, int64_t phase_y, int64_t phase_x) {
   const ConvShape& s = a.shape;
-  S* dx = static_cast<S*>(a.dx);
+  O* dx = static_cast<O*>(a.dx);
   for (int64_t n = 0; n < s.n; ++n)
     for (int64_t y = phase_y; y < s.h; y += s.stride[0])
       for (int64_t x = phase_x; x < s.w; x += s.stride[1])
-        for (int64_t c = 0; c < s.c; ++c) dx[((n * s.h + y) * s.w + x) * s.c + c] = 0;
+        for (int64_t c = 0; c < s.c; ++c) dx[((n * s.h + y) * s.w + x) * s.c + c] = to_storage<O>(0);
 }
 
-template <class S>
+template <class S, class O>
 void backward_input_phase(const Conv2dBackwardInputArgs& a, Context& context, int64_t phase_y, int64_t phase_x) {
   using V = Vec<S>;
+  using T = typename V::T;
   const ConvShape& s = a.shape;
   const int64_t kg = s.k / s.groups, cg = s.c / s.groups;
   Tap* taps = static_cast<Tap*>(context.workspace);
@@ -267,7 +283,7 @@ void backward_input_phase(const Conv2dBackwardInputArgs& a, Context& context, in
     }
   }
   if (count == 0) {  // a stride beyond the kernel leaves these pixels out
-    if (!a.accumulate) zero_phase<S>(a, phase_y, phase_x);
+    if (!a.accumulate) zero_phase<O>(a, phase_y, phase_x);
     return;
   }
   const int64_t rows = phase_rows(s.h, s.stride[0], phase_y), columns = phase_rows(s.w, s.stride[1], phase_x);
@@ -276,11 +292,11 @@ void backward_input_phase(const Conv2dBackwardInputArgs& a, Context& context, in
     const Gather<S> gather{static_cast<const S*>(a.dy) + group * kg, s.p, s.q, s.k, rows, columns, {1, 1}, kg, 1,
                            taps, count};
     const S* w = static_cast<const S*>(a.w) + group * kg * s.r * s.s * cg;
-    S* dx = static_cast<S*>(a.dx) + group * cg;
+    O* dx = static_cast<O*>(a.dx) + group * cg;
     gathered_product(
-        context, extent, gather, static_cast<const S*>(nullptr), Activation::none, a.accumulate, workspace,
-        [&](int64_t first, int64_t n, int64_t p, int64_t depth, S* dst) {
-          each_panel<V>(first, n, depth, dst, [&](int64_t j, int width, S* panel) {
+        context, extent, gather, nullptr, Activation::none, a.accumulate, workspace,
+        [&](int64_t first, int64_t n, int64_t p, int64_t depth, T* dst) {
+          each_panel<V>(first, n, depth, dst, [&](int64_t j, int width, T* panel) {
             for (int64_t e = p; e < p + depth; ++e, panel += Tile<V>::kNr)
               pack_copy(w + (e % kg * s.r * s.s + kernel_at[e / kg]) * cg + j, 0, 1, width, Tile<V>::kNr, panel);
           });
@@ -293,10 +309,12 @@ void backward_input_phase(const Conv2dBackwardInputArgs& a, Context& context, in
   }
 }
 
+bool input_takes(const Conv2dBackwardInputArgs& a) { return takes_sums(a.dtype, a.dx_dtype); }
+
 Status conv2d_backward_input(const Conv2dBackwardInputArgs& a, Context& context) noexcept {
-  with_wide(a.dtype, [&]<class S>(S) {
+  with_sums(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) {
     for (int64_t y = 0; y < min_of(a.shape.stride[0], a.shape.h); ++y)
-      for (int64_t x = 0; x < min_of(a.shape.stride[1], a.shape.w); ++x) backward_input_phase<S>(a, context, y, x);
+      for (int64_t x = 0; x < min_of(a.shape.stride[1], a.shape.w); ++x) backward_input_phase<S, O>(a, context, y, x);
   });
   return Status::ok;
 }
@@ -313,35 +331,38 @@ int64_t weight_parts(const ConvShape& s) {
   if (e.m * e.n > 256 * 1024) return 1;
   return max_of(int64_t{1}, min_of(kParts, e.k / (2 * kBlockK)));
 }
+bool weight_takes(const Conv2dBackwardWeightArgs& a) { return takes_sums(a.dtype, a.dw_dtype); }
 size_t weight_workspace(const Conv2dBackwardWeightArgs& a, int threads) {
-  return with_wide(a.dtype, [&]<class S>(S) -> size_t {
+  return with_sums(a.dtype, a.dw_dtype, [&]<class S, class O>(S, O) -> size_t {
+    using T = Compute<S>;
     const Extent e = weight_extent(a.shape);
     const int64_t parts = weight_parts(a.shape);
-    if (parts == 1) return tap_bytes(a.shape) + product_workspace<Vec<S>>(e, threads);
-    return tap_bytes(a.shape) + round_up(parts * e.m * e.n * static_cast<int64_t>(sizeof(S)), 64) +
-           threads * round_up(product_workspace<Vec<S>>(e, 1), 64);
+    if (parts == 1) return tap_bytes(a.shape) + product_workspace<Vec<S>, O>(e, threads);
+    return tap_bytes(a.shape) + round_up(parts * e.m * e.n * static_cast<int64_t>(sizeof(T)), 64) +
+           threads * round_up(product_workspace<Vec<S>, T>(e, 1), 64);
   });
 }
 
 // Pixels [first, first + extent.k) of one group into out (m, n).
-template <class S>
+template <class S, class O>
 void weight_product(const Conv2dBackwardWeightArgs& a, Context& context, const Gather<S>& gather, int64_t group,
-                    int64_t first, const Extent& extent, S* out, bool accumulate, void* workspace, bool alone) {
+                    int64_t first, const Extent& extent, O* out, bool accumulate, void* workspace, bool alone) {
   using V = Vec<S>;
+  using T = typename V::T;
   const int64_t k = a.shape.k;
   const S* dy = static_cast<const S*>(a.dy) + group * extent.m + first * k;
   blocked_product<V, LayoutA::interleaved>(
-      context, extent, S{1}, nullptr, Activation::none, accumulate, workspace, alone,
-      [&](int64_t i, int64_t rows, int64_t p, int64_t depth, S* dst, int) {
-        each_row_panel_slice<V>(i, rows, depth, dst, [&](int64_t row, int count, int64_t q, int64_t n, S* panel) {
+      context, extent, T{1}, nullptr, Activation::none, accumulate, workspace, alone,
+      [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
+        each_row_panel_slice<V>(i, rows, depth, dst, [&](int64_t row, int count, int64_t q, int64_t n, T* panel) {
           pack_interleaved<V>(dy + (p + q) * k + row, k, n, count, extent.m - row, panel);
         });
       },
-      [&](int64_t j0, int64_t columns, int64_t p, int64_t depth, S* dst) {
+      [&](int64_t j0, int64_t columns, int64_t p, int64_t depth, T* dst) {
         for (int64_t e = 0; e < depth; ++e) {
           const auto origin = gather.origin(first + p + e);
-          each_panel<V>(j0, columns, depth, dst, [&](int64_t j, int width, S* panel) {
-            S* row = panel + e * Tile<V>::kNr;
+          each_panel<V>(j0, columns, depth, dst, [&](int64_t j, int width, T* panel) {
+            T* row = panel + e * Tile<V>::kNr;
             gather.copy(origin, j, j + width, row);
             for (int c = width; c < Tile<V>::kNr; ++c) row[c] = 0;
           });
@@ -350,8 +371,10 @@ void weight_product(const Conv2dBackwardWeightArgs& a, Context& context, const G
       [&](int64_t i) { return out + i * extent.n; });
 }
 
-template <class S>
+template <class S, class O>
 void backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) {
+  using V = Vec<S>;
+  using T = typename V::T;
   const ConvShape& s = a.shape;
   const Extent extent = weight_extent(s);
   const int64_t parts = weight_parts(s), size = extent.m * extent.n;
@@ -359,25 +382,25 @@ void backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) {
   char* rest = static_cast<char*>(context.workspace) + tap_bytes(s);
   for (int64_t group = 0; group < s.groups; ++group) {
     const Gather<S> gather = forward_gather(s, static_cast<const S*>(a.x), group, taps);
-    S* dw = static_cast<S*>(a.dw) + group * size;
+    O* dw = static_cast<O*>(a.dw) + group * size;
     if (parts == 1) {
       weight_product(a, context, gather, group, 0, extent, dw, a.accumulate, rest, false);
       continue;
     }
-    S* partial = reinterpret_cast<S*>(rest);
-    char* scratch = rest + round_up(parts * size * static_cast<int64_t>(sizeof(S)), 64);
-    const int64_t each = round_up(product_workspace<Vec<S>>(extent, 1), 64);
+    T* partial = reinterpret_cast<T*>(rest);
+    char* scratch = rest + round_up(parts * size * static_cast<int64_t>(sizeof(T)), 64);
+    const int64_t each = round_up(product_workspace<V, T>(extent, 1), 64);
     parallel_chunks(context, parts, [&](int64_t i, int thread) {
       const int64_t first = extent.k * i / parts, last = extent.k * (i + 1) / parts;
       weight_product(a, context, gather, group, first, {extent.m, extent.n, last - first}, partial + i * size, false,
                      scratch + thread * each, true);
     });
     parallel_for(context, size, 8192, [&](int64_t begin, int64_t end) {
-      each_vector<Vec<S>>(end - begin, [&](int64_t offset, int lanes) {
+      each_vector<V>(end - begin, [&](int64_t offset, int lanes) {
         const int64_t i = begin + offset;
-        Vec<S> sum = load<Vec<S>>(partial + i, lanes);
-        for (int64_t p = 1; p < parts; ++p) sum = sum + load<Vec<S>>(partial + p * size + i, lanes);
-        if (a.accumulate) sum = load<Vec<S>>(dw + i, lanes) + sum;
+        V sum = load<V>(partial + i, lanes);
+        for (int64_t p = 1; p < parts; ++p) sum = sum + load<V>(partial + p * size + i, lanes);
+        if (a.accumulate) sum = load<V>(dw + i, lanes) + sum;
         store(dw + i, sum, lanes);
       });
     });
@@ -385,7 +408,7 @@ void backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) {
 }
 
 Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) noexcept {
-  with_wide(a.dtype, [&]<class S>(S) { backward_weight<S>(a, context); });
+  with_sums(a.dtype, a.dw_dtype, [&]<class S, class O>(S, O) { backward_weight<S, O>(a, context); });
   return Status::ok;
 }
 
@@ -393,10 +416,10 @@ Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& contex
 
 namespace cpu::SMELT_ISA {
 void register_conv(KernelTable& table) {
-  add_kernel<Conv2dArgs, conv2d, wide_only, forward_workspace>(table, SMELT_KERNEL_NAME("conv2d"));
-  add_kernel<Conv2dBackwardInputArgs, conv2d_backward_input, wide_only, input_workspace>(
+  add_kernel<Conv2dArgs, conv2d, floating_only, forward_workspace>(table, SMELT_KERNEL_NAME("conv2d"));
+  add_kernel<Conv2dBackwardInputArgs, conv2d_backward_input, input_takes, input_workspace>(
       table, SMELT_KERNEL_NAME("conv2d_backward_input"));
-  add_kernel<Conv2dBackwardWeightArgs, conv2d_backward_weight, wide_only, weight_workspace>(
+  add_kernel<Conv2dBackwardWeightArgs, conv2d_backward_weight, weight_takes, weight_workspace>(
       table, SMELT_KERNEL_NAME("conv2d_backward_weight"));
 }
 }  // namespace cpu::SMELT_ISA

@@ -127,6 +127,19 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const typename V::T* a, c
   }
 }
 
+// A finished tile to results that are narrower than its sums.
+template <class V, class C>
+void finish_tile(typename V::T* const* sums, C* const* c_rows, int rows, int columns, const Epilogue<typename V::T>& e) {
+  for (int i = 0; i < rows; ++i)
+    each_vector<V>(columns, [&](int64_t j, int lanes) {
+      V v = load<V>(sums[i] + j, lanes);
+      if (e.add) v = load<V>(c_rows[i] + j, lanes) + v;
+      if (e.bias) v = v + load<V>(e.bias + j, lanes);
+      if (e.activation != Activation::none) v = activate(e.activation, v);
+      store(c_rows[i] + j, v, lanes);
+    });
+}
+
 // The smallest micro-kernel that covers the tile: rows in steps of 2, one vector or all of them.
 template <class V, LayoutA layout, int R = 2>
 inline void run_tile(int64_t k, const typename V::T* a, const typename V::T* b, typename V::T* const* c_rows, int rows,
@@ -164,13 +177,24 @@ void pack_copy(const S* src, int64_t ld, int64_t k, int count, int width, T* dst
 template <class T, class S>
 void pack_transpose(const S* src, int64_t ld, int64_t k, int count, int width, T* dst) {
   int i = 0;
-  if constexpr (__is_same(S, float)) {
-    for (; i + kTransposeBlock <= count; i += kTransposeBlock) {
+  if constexpr (__is_same(T, float)) {
+    constexpr int kB = kTransposeBlock;
+    for (; i + kB <= count; i += kB) {
       int64_t p = 0;
-      for (; p + kTransposeBlock <= k; p += kTransposeBlock)
-        transpose_square(src + i * ld + p, ld, dst + p * width + i, width);
+      for (; p + kB <= k; p += kB) {
+        if constexpr (__is_same(S, float)) {
+          transpose_square(src + i * ld + p, ld, dst + p * width + i, width);
+        } else {
+          float wide[kB * kB];
+          for (int j = 0; j < kB; ++j)
+            each_vector<VecF>(kB, [&](int64_t c, int lanes) {
+              store(wide + j * kB + c, load<VecF>(src + (i + j) * ld + p + c, lanes), lanes);
+            });
+          transpose_square(wide, kB, dst + p * width + i, width);
+        }
+      }
       for (; p < k; ++p)
-        for (int j = 0; j < kTransposeBlock; ++j) dst[p * width + i + j] = src[(i + j) * ld + p];
+        for (int j = 0; j < kB; ++j) dst[p * width + i + j] = from_storage(src[(i + j) * ld + p]);
     }
   }
   for (; i < width; ++i) {
@@ -253,12 +277,15 @@ int64_t packed_depth(const Extent& x, int threads) {
   return threads == 1 ? kc : kc * max_of(int64_t{1}, kBlockB / column_block<V>(x.n) / kc);
 }
 
-// Bytes that blocked_product needs, also for any smaller k: packed B, and kPanelsA panels of A for every thread.
-template <class V>
+// Bytes that blocked_product needs, also for any smaller k: packed B, kPanelsA panels of A for every thread, and the sums
+// of a column block where the results, of type C, are narrower and the depth has several blocks.
+template <class V, class C>
 size_t product_workspace(const Extent& x, int threads) {
+  using T = typename V::T;
   const int64_t nc = column_block<V>(x.n);
   const int64_t depth = min_of(max_of(x.k, int64_t{1}), max_of(kBlockK, threads == 1 ? 0 : kBlockB / nc));
-  return static_cast<size_t>(round_up(depth * nc + kPanelsA * Tile<V>::kPanel * threads, 16)) * sizeof(typename V::T);
+  const int64_t sums = sizeof(C) < sizeof(T) && x.k > kBlockK ? x.m * nc : 0;
+  return static_cast<size_t>(round_up(depth * nc + kPanelsA * Tile<V>::kPanel * threads + sums, 16)) * sizeof(T);
 }
 
 // Row panels in pieces of work: large ones for three quarters of the rows, then small ones, so that threads end together.
@@ -275,6 +302,13 @@ struct RowPieces {
   }
 };
 
+template <class P>
+struct Pointee;
+template <class P>
+struct Pointee<P*> {
+  using type = P;
+};
+
 // A part of the product: columns [j0, j0 + columns) over the depth [p0, p0 + depth), packed at b.
 template <class T>
 struct Part {
@@ -284,30 +318,37 @@ struct Part {
 
 // c = epilogue(a b). pack_a(i, rows, p, depth, dst, thread) packs rows [i, i + rows) and depth [p, p + depth) in `layout`, as
 // at most kPanelsA panels, each kPanel elements from the last; pack_b(j, columns, p, depth, dst) packs columns [j, j +
-// columns) as panels one after the other; row(i) is the address of row i of c. `accumulate` adds to what c holds.
+// columns) as panels one after the other; row(i) is the address of row i of c, whose elements may be narrower than the sums.
+// `accumulate` adds to what c holds.
 // With `alone` the calling thread does everything.
 template <class V, LayoutA layout, class PackA, class PackB, class Row>
 void blocked_product(Context& context, const Extent& x, typename V::T alpha, const typename V::T* bias,
                      Activation activation, bool accumulate, void* workspace, bool alone, const PackA& pack_a,
                      const PackB& pack_b, const Row& row) {
   using T = typename V::T;
+  using C = typename Pointee<decltype(row(int64_t{}))>::type;
   using Shape = Tile<V>;
+  constexpr bool kNarrow = sizeof(C) < sizeof(T);
   const int64_t kc = depth_block(x.k), nc = column_block<V>(x.n);
   Context serial = context;
   serial.threads = 1;
   // Below some 20 us of work a parallel region costs more than it saves.
   Context& region = alone || 2.0 * x.m * x.n * x.k < 1e6 ? serial : context;
   const int64_t together = packed_depth<V>(x, region.threads);
+  T* const packed = static_cast<T*>(workspace);
+  T* const all_panels_a = packed + min_of(together, max_of(x.k, int64_t{1})) * nc;
+  T* const partial = all_panels_a + kPanelsA * Shape::kPanel * region.threads;  // (m, nc) with kNarrow
 
   // Columns [first, last) of the part's panels for rows of panels [first_row, last_row).
   const auto tiles = [&](const Part<T>& part, int64_t first_row, int64_t last_row, int64_t first, int64_t last,
                          T* panels_a, int thread) {
-    const Epilogue<T> epilogue{alpha, nullptr, activation, accumulate || part.p0 > 0, part.p0 + part.depth >= x.k};
+    const bool first_depth = part.p0 == 0, last_depth = part.p0 + part.depth >= x.k;
+    const Epilogue<T> epilogue{alpha, nullptr, activation, accumulate || !first_depth, last_depth};
     for (int64_t panel = first_row; panel < last_row; panel += kPanelsA) {
       const int count = static_cast<int>(min_of(last_row - panel, int64_t{kPanelsA}));
       const int64_t first_of_all = panel * Shape::kMr;
       pack_a(first_of_all, min_of(x.m - first_of_all, int64_t{count} * Shape::kMr), part.p0, part.depth, panels_a, thread);
-      T* c_of_row[kPanelsA][Shape::kMr];
+      C* c_of_row[kPanelsA][Shape::kMr];
       int rows[kPanelsA];
       for (int g = 0; g < count; ++g) {
         const int64_t i0 = (panel + g) * Shape::kMr;
@@ -320,17 +361,28 @@ void blocked_product(Context& context, const Extent& x, typename V::T alpha, con
         const int width = static_cast<int>(min_of(part.columns - j, int64_t{Shape::kNr}));
         e.bias = bias ? bias + part.j0 + j : nullptr;
         for (int g = 0; g < count; ++g) {
-          T* c_rows[Shape::kMr];
+          C* c_rows[Shape::kMr];
           for (int i = 0; i < Shape::kMr; ++i) c_rows[i] = c_of_row[g][i] + j;
-          run_tile<V, layout>(part.depth, panels_a + g * Shape::kPanel, part.b + j * part.depth, c_rows, rows[g], width,
-                              e);
+          const T* a = panels_a + g * Shape::kPanel;
+          const T* b = part.b + j * part.depth;
+          if constexpr (kNarrow) {
+            T scratch[Shape::kMr * Shape::kNr];
+            T* sums[Shape::kMr];
+            for (int i = 0; i < Shape::kMr; ++i)
+              sums[i] = first_depth && last_depth ? scratch + i * Shape::kNr
+                                                  : partial + (first_of_all + g * Shape::kMr + min_of(i, rows[g] - 1)) * nc + j;
+            run_tile<V, layout>(part.depth, a, b, sums, rows[g], width,
+                                Epilogue<T>{alpha, nullptr, Activation::none, !first_depth, false});
+            e.add = accumulate;
+            if (last_depth) finish_tile<V>(sums, c_rows, rows[g], width, e);
+          } else {
+            run_tile<V, layout>(part.depth, a, b, c_rows, rows[g], width, e);
+          }
         }
       }
     }
   };
 
-  T* const packed = static_cast<T*>(workspace);
-  T* const all_panels_a = packed + min_of(together, max_of(x.k, int64_t{1})) * nc;
   const RowPieces pieces(ceil_div(x.m, Shape::kMr), region.threads);
   for (int64_t j0 = 0; j0 < x.n; j0 += nc) {
     const int64_t columns = min_of(nc, x.n - j0), panels = ceil_div(columns, Shape::kNr);

@@ -1,6 +1,7 @@
 // Batch and layer normalisation. Statistics are (mean, M2) of blocks of rows, merged in order: the mean of squares minus the
 // square of the mean would lose everything when the mean is large. Means are those of differences to a first value, and blocks
-// are short, so that errors grow neither with the mean nor with the number of rows.
+// are short, so that errors grow neither with the mean nor with the number of rows. Parameters and statistics of halves are
+// float32.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
 
@@ -17,9 +18,8 @@ int64_t chunk_count(int64_t rows) { return max_of(int64_t{1}, ceil_div(rows, chu
 
 template <class Args>
 size_t four_per_chunk(const Args& a, int) {
-  return with_wide(a.dtype, [&]<class S>(S) {
-    return static_cast<size_t>(round_up((chunk_count(a.rows) * 4 + 2) * a.c * static_cast<int64_t>(sizeof(S)), 64));
-  });
+  const int64_t size = a.dtype == DType::float64 ? 8 : 4;
+  return static_cast<size_t>(round_up((chunk_count(a.rows) * 4 + 2) * a.c * size, 64));
 }
 
 // f(i, lanes) over the channels of each row in [begin, end).
@@ -32,15 +32,15 @@ void each_row(int64_t begin, int64_t end, int64_t c, const F& f) {
 // ------------------------------------------------------------------------------------------------------- batch norm
 
 // Mean and M2 of rows [begin, end), two passes while the block is in cache.
-template <class S>
-void block_statistics(const S* x, int64_t begin, int64_t end, int64_t c, S* mean, S* m2) {
+template <class S, class T>
+void block_statistics(const S* x, int64_t begin, int64_t end, int64_t c, T* mean, T* m2) {
   using V = Vec<S>;
   const S* first = x + begin * c;
   for (int64_t i = 0; i < c; ++i) mean[i] = m2[i] = 0;
   each_row<V>(begin + 1, end, c, [&](int64_t at, int64_t i, int lanes) {
     store(mean + i, load<V>(mean + i, lanes) + (load<V>(x + at, lanes) - load<V>(first + i, lanes)), lanes);
   });
-  const V scale = V::set(S(1) / static_cast<S>(end - begin));
+  const V scale = V::set(T(1) / static_cast<T>(end - begin));
   each_vector<V>(c, [&](int64_t i, int lanes) {
     store(mean + i, fma(load<V>(mean + i, lanes), scale, load<V>(first + i, lanes)), lanes);
   });
@@ -51,12 +51,12 @@ void block_statistics(const S* x, int64_t begin, int64_t end, int64_t c, S* mean
 }
 
 // Chan's rule: (mean, m2) of `count` rows takes in those of `more`.
-template <class S>
-void merge_statistics(S* mean, S* m2, int64_t count, const S* other_mean, const S* other_m2, int64_t more, int64_t c) {
-  using V = Vec<S>;
-  const S total = static_cast<S>(count + more);
-  const V weight = V::set(static_cast<S>(more) / total);
-  const V cross = V::set(static_cast<S>(count) * static_cast<S>(more) / total);
+template <class T>
+void merge_statistics(T* mean, T* m2, int64_t count, const T* other_mean, const T* other_m2, int64_t more, int64_t c) {
+  using V = Vec<T>;
+  const T total = static_cast<T>(count + more);
+  const V weight = V::set(static_cast<T>(more) / total);
+  const V cross = V::set(static_cast<T>(count) * static_cast<T>(more) / total);
   each_vector<V>(c, [&](int64_t i, int lanes) {
     const V old = load<V>(mean + i, lanes), d = load<V>(other_mean + i, lanes) - old;
     store(mean + i, fma(d, weight, old), lanes);
@@ -66,8 +66,8 @@ void merge_statistics(S* mean, S* m2, int64_t count, const S* other_mean, const 
 }
 
 // The same of a chunk, block after block; `block` has room for 2 values a channel.
-template <class S>
-void chunk_statistics(const S* x, int64_t begin, int64_t end, int64_t c, S* mean, S* m2, S* block) {
+template <class S, class T>
+void chunk_statistics(const S* x, int64_t begin, int64_t end, int64_t c, T* mean, T* m2, T* block) {
   block_statistics(x, begin, min_of(begin + kBlockRows, end), c, mean, m2);
   for (int64_t from = begin + kBlockRows; from < end; from += kBlockRows) {
     const int64_t to = min_of(from + kBlockRows, end);
@@ -78,27 +78,28 @@ void chunk_statistics(const S* x, int64_t begin, int64_t end, int64_t c, S* mean
 
 template <class S>
 void batch_statistics(const BatchNormArgs& a, Context& context) {
+  using T = Compute<S>;
   const int64_t c = a.c, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
-  S* partial = static_cast<S*>(context.workspace);  // (chunks, 2, C)
-  S* blocks = partial + chunks * 2 * c;             // (chunks, 2, C)
+  T* partial = static_cast<T*>(context.workspace);  // (chunks, 2, C)
+  T* blocks = partial + chunks * 2 * c;             // (chunks, 2, C)
   parallel_chunks(context, chunks, [&](int64_t chunk, int) {
-    S* mine = partial + chunk * 2 * c;
+    T* mine = partial + chunk * 2 * c;
     chunk_statistics(static_cast<const S*>(a.x), chunk * step, min_of((chunk + 1) * step, a.rows), c, mine, mine + c,
                      blocks + chunk * 2 * c);
   });
   for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-    S* other = partial + chunk * 2 * c;
+    T* other = partial + chunk * 2 * c;
     merge_statistics(partial, partial + c, chunk * step, other, other + c, min_of(step, a.rows - chunk * step), c);
   }
-  S* mean = static_cast<S*>(a.mean);
-  S* rstd = static_cast<S*>(a.rstd);
-  S* running_mean = static_cast<S*>(a.running_mean);
-  S* running_var = static_cast<S*>(a.running_var);
-  const S n = static_cast<S>(a.rows), momentum = static_cast<S>(a.momentum);
+  T* mean = static_cast<T*>(a.mean);
+  T* rstd = static_cast<T*>(a.rstd);
+  T* running_mean = static_cast<T*>(a.running_mean);
+  T* running_var = static_cast<T*>(a.running_var);
+  const T n = static_cast<T>(a.rows), momentum = static_cast<T>(a.momentum);
   for (int64_t i = 0; i < c; ++i) {
-    const S m2 = partial[c + i];
+    const T m2 = partial[c + i];
     mean[i] = partial[i];
-    rstd[i] = S(1) / std::sqrt(m2 / n + static_cast<S>(a.eps));
+    rstd[i] = T(1) / std::sqrt(m2 / n + static_cast<T>(a.eps));
     running_mean[i] += momentum * (mean[i] - running_mean[i]);
     running_var[i] += momentum * (m2 / (n - 1) - running_var[i]);  // the unbiased variance
   }
@@ -107,20 +108,21 @@ void batch_statistics(const BatchNormArgs& a, Context& context) {
 template <class S>
 void batch_norm_run(const BatchNormArgs& a, Context& context) {
   using V = Vec<S>;
+  using T = typename V::T;
   const int64_t c = a.c;
   if (a.rows == 0) return;
   if (a.training) batch_statistics<S>(a, context);
-  S* scale = static_cast<S*>(context.workspace);  // the chunks' statistics are no longer needed
-  const S* mean = static_cast<const S*>(a.training ? a.mean : a.running_mean);
-  const S* weight = static_cast<const S*>(a.weight);
-  const S* bias = static_cast<const S*>(a.bias);
+  T* scale = static_cast<T*>(context.workspace);  // the chunks' statistics are no longer needed
+  const T* mean = static_cast<const T*>(a.training ? a.mean : a.running_mean);
+  const T* weight = static_cast<const T*>(a.weight);
+  const T* bias = static_cast<const T*>(a.bias);
   for (int64_t i = 0; i < c; ++i) {
     if (!a.training) {
       // Kept for backward, which takes the running statistics as constants.
-      static_cast<S*>(a.mean)[i] = mean[i];
-      static_cast<S*>(a.rstd)[i] = S(1) / std::sqrt(static_cast<const S*>(a.running_var)[i] + static_cast<S>(a.eps));
+      static_cast<T*>(a.mean)[i] = mean[i];
+      static_cast<T*>(a.rstd)[i] = T(1) / std::sqrt(static_cast<const T*>(a.running_var)[i] + static_cast<T>(a.eps));
     }
-    scale[i] = static_cast<const S*>(a.rstd)[i] * weight[i];
+    scale[i] = static_cast<const T*>(a.rstd)[i] * weight[i];
   }
   const S* x = static_cast<const S*>(a.x);
   const S* residual = static_cast<const S*>(a.residual);
@@ -138,20 +140,21 @@ void batch_norm_run(const BatchNormArgs& a, Context& context) {
 }
 
 Status batch_norm(const BatchNormArgs& a, Context& context) noexcept {
-  with_wide(a.dtype, [&]<class S>(S) { batch_norm_run<S>(a, context); });
+  with_floating(a.dtype, [&]<class S>(S) { batch_norm_run<S>(a, context); });
   return Status::ok;
 }
 
 template <class S>
 void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
   using V = Vec<S>;
+  using T = typename V::T;
   const int64_t c = a.c, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
   const S* x = static_cast<const S*>(a.x);
   const S* y = static_cast<const S*>(a.y);
   const S* dy = static_cast<const S*>(a.dy);
-  const S* mean = static_cast<const S*>(a.mean);
-  const S* rstd = static_cast<const S*>(a.rstd);
-  const S* weight = static_cast<const S*>(a.weight);
+  const T* mean = static_cast<const T*>(a.mean);
+  const T* rstd = static_cast<const T*>(a.rstd);
+  const T* weight = static_cast<const T*>(a.weight);
   const auto gradient = [&](int64_t at, int lanes) {  // behind the activation
     const V g = load<V>(dy + at, lanes);
     if (!y) return g;
@@ -162,10 +165,10 @@ void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
     return (load<V>(x + at, lanes) - load<V>(mean + i, lanes)) * load<V>(rstd + i, lanes);
   };
 
-  S* partial = static_cast<S*>(context.workspace);  // (chunks, 2, C): sums of g and of g * normalised x
+  T* partial = static_cast<T*>(context.workspace);  // (chunks, 2, C): sums of g and of g * normalised x
   parallel_chunks(context, chunks, [&](int64_t chunk, int) {
-    S* sum_g = partial + chunk * 2 * c;
-    S* sum_gx = sum_g + c;
+    T* sum_g = partial + chunk * 2 * c;
+    T* sum_gx = sum_g + c;
     for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] = 0;
     each_row<V>(chunk * step, min_of((chunk + 1) * step, a.rows), c, [&](int64_t at, int64_t i, int lanes) {
       const V g = gradient(at, lanes);
@@ -173,12 +176,12 @@ void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
       store(sum_gx + i, fma(g, normalised(at, i, lanes), load<V>(sum_gx + i, lanes)), lanes);
     });
   });
-  S* sum_g = partial;
-  S* sum_gx = partial + c;
+  T* sum_g = partial;
+  T* sum_gx = partial + c;
   for (int64_t chunk = 1; chunk < chunks; ++chunk)
     for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] += partial[chunk * 2 * c + i];
-  S* dweight = static_cast<S*>(a.dweight);
-  S* dbias = static_cast<S*>(a.dbias);
+  T* dweight = static_cast<T*>(a.dweight);
+  T* dbias = static_cast<T*>(a.dbias);
   for (int64_t i = 0; i < c; ++i) {
     if (dweight) dweight[i] = a.accumulate_weight ? dweight[i] + sum_gx[i] : sum_gx[i];
     if (dbias) dbias[i] = a.accumulate_bias ? dbias[i] + sum_g[i] : sum_g[i];
@@ -187,8 +190,8 @@ void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
   S* dresidual = static_cast<S*>(a.dresidual);
   if (!dx && !dresidual) return;
   // dx = scale (g - mean(g) - normalised x * mean(g * normalised x)); constants of each channel once.
-  S* scale = partial + 2 * c * chunks;
-  const S inverse = S(1) / static_cast<S>(max_of(a.rows, int64_t{1}));
+  T* scale = partial + 2 * c * chunks;
+  const T inverse = T(1) / static_cast<T>(max_of(a.rows, int64_t{1}));
   for (int64_t i = 0; i < c; ++i) {
     scale[i] = weight[i] * rstd[i];
     sum_g[i] = a.training ? sum_g[i] * inverse : 0;
@@ -209,39 +212,41 @@ void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
 }
 
 Status batch_norm_backward(const BatchNormBackwardArgs& a, Context& context) noexcept {
-  with_wide(a.dtype, [&]<class S>(S) { batch_norm_backward_run<S>(a, context); });
+  with_floating(a.dtype, [&]<class S>(S) { batch_norm_backward_run<S>(a, context); });
   return Status::ok;
 }
 
 // ------------------------------------------------------------------------------------------------------- layer norm
 
 template <class V, class S>
-S row_mean(const S* x, int64_t n) {
-  const V first = V::set(x[0]);
+typename V::T row_mean(const S* x, int64_t n) {
+  const typename V::T start = from_storage(x[0]);
+  const V first = V::set(start);
   V acc = V::zero();
   each_vector<V>(n, [&](int64_t i, int lanes) { acc = acc + keep_lanes(load<V>(x + i, lanes) - first, lanes); });
-  return x[0] + sum(acc) / static_cast<S>(n);
+  return start + sum(acc) / static_cast<typename V::T>(n);
 }
 
 template <class S>
 void layer_norm_run(const LayerNormArgs& a, Context& context) {
   using V = Vec<S>;
+  using T = typename V::T;
   const int64_t d = a.d;
-  const S* weight = static_cast<const S*>(a.weight);
-  const S* bias = static_cast<const S*>(a.bias);
+  const T* weight = static_cast<const T*>(a.weight);
+  const T* bias = static_cast<const T*>(a.bias);
   parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / max_of(d, int64_t{1})), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const S* x = static_cast<const S*>(a.x) + row * d;
       S* y = static_cast<S*>(a.y) + row * d;
-      const S mean = d ? row_mean<V>(x, d) : S(0);
+      const T mean = d ? row_mean<V>(x, d) : T(0);
       V acc = V::zero();
       each_vector<V>(d, [&](int64_t i, int lanes) {
         const V diff = keep_lanes(load<V>(x + i, lanes) - V::set(mean), lanes);
         acc = fma(diff, diff, acc);
       });
-      const S rstd = S(1) / std::sqrt(sum(acc) / static_cast<S>(d) + static_cast<S>(a.eps));
-      static_cast<S*>(a.mean)[row] = mean;
-      static_cast<S*>(a.rstd)[row] = rstd;
+      const T rstd = T(1) / std::sqrt(sum(acc) / static_cast<T>(d) + static_cast<T>(a.eps));
+      static_cast<T*>(a.mean)[row] = mean;
+      static_cast<T*>(a.rstd)[row] = rstd;
       each_vector<V>(d, [&](int64_t i, int lanes) {
         V v = (load<V>(x + i, lanes) - V::set(mean)) * V::set(rstd);
         if (weight) v = v * load<V>(weight + i, lanes);
@@ -253,7 +258,7 @@ void layer_norm_run(const LayerNormArgs& a, Context& context) {
 }
 
 Status layer_norm(const LayerNormArgs& a, Context& context) noexcept {
-  with_wide(a.dtype, [&]<class S>(S) { layer_norm_run<S>(a, context); });
+  with_floating(a.dtype, [&]<class S>(S) { layer_norm_run<S>(a, context); });
   return Status::ok;
 }
 
@@ -264,17 +269,18 @@ size_t layer_norm_workspace(const LayerNormBackwardArgs& a, int) {
 template <class S>
 void layer_norm_backward_run(const LayerNormBackwardArgs& a, Context& context) {
   using V = Vec<S>;
+  using T = typename V::T;
   const int64_t d = a.d, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
-  const S* weight = static_cast<const S*>(a.weight);
-  S* partial = a.dweight || a.dbias ? static_cast<S*>(context.workspace) : nullptr;  // (chunks, 2, D)
+  const T* weight = static_cast<const T*>(a.weight);
+  T* partial = a.dweight || a.dbias ? static_cast<T*>(context.workspace) : nullptr;  // (chunks, 2, D)
   parallel_chunks(context, chunks, [&](int64_t chunk, int) {
-    S* dweight = partial ? partial + chunk * 2 * d : nullptr;
-    S* dbias = partial ? dweight + d : nullptr;
+    T* dweight = partial ? partial + chunk * 2 * d : nullptr;
+    T* dbias = partial ? dweight + d : nullptr;
     for (int64_t i = 0; partial && i < 2 * d; ++i) dweight[i] = 0;
     for (int64_t row = chunk * step; row < min_of((chunk + 1) * step, a.rows); ++row) {
       const S* x = static_cast<const S*>(a.x) + row * d;
       const S* dy = static_cast<const S*>(a.dy) + row * d;
-      const V mean = V::set(static_cast<const S*>(a.mean)[row]), rstd = V::set(static_cast<const S*>(a.rstd)[row]);
+      const V mean = V::set(static_cast<const T*>(a.mean)[row]), rstd = V::set(static_cast<const T*>(a.rstd)[row]);
       // dx = rstd (g - mean(g) - normalised x * mean(g * normalised x)) with g = dy * weight.
       V sum_g = V::zero(), sum_gx = V::zero();
       each_vector<V>(d, [&](int64_t i, int lanes) {
@@ -289,7 +295,7 @@ void layer_norm_backward_run(const LayerNormBackwardArgs& a, Context& context) {
       });
       if (!a.dx) continue;
       S* dx = static_cast<S*>(a.dx) + row * d;
-      const V mean_g = V::set(sum(sum_g) / static_cast<S>(d)), mean_gx = V::set(sum(sum_gx) / static_cast<S>(d));
+      const V mean_g = V::set(sum(sum_g) / static_cast<T>(d)), mean_gx = V::set(sum(sum_gx) / static_cast<T>(d));
       each_vector<V>(d, [&](int64_t i, int lanes) {
         const V out = load<V>(dy + i, lanes), n = (load<V>(x + i, lanes) - mean) * rstd;
         const V g = weight ? out * load<V>(weight + i, lanes) : out;
@@ -302,13 +308,13 @@ void layer_norm_backward_run(const LayerNormBackwardArgs& a, Context& context) {
   if (!partial) return;
   parallel_for(context, d, 1024, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      S w = partial[i], b = partial[d + i];
+      T w = partial[i], b = partial[d + i];
       for (int64_t chunk = 1; chunk < chunks; ++chunk) {
         w += partial[chunk * 2 * d + i];
         b += partial[chunk * 2 * d + d + i];
       }
-      S* dweight = static_cast<S*>(a.dweight);
-      S* dbias = static_cast<S*>(a.dbias);
+      T* dweight = static_cast<T*>(a.dweight);
+      T* dbias = static_cast<T*>(a.dbias);
       if (dweight) dweight[i] = a.accumulate_weight ? dweight[i] + w : w;
       if (dbias) dbias[i] = a.accumulate_bias ? dbias[i] + b : b;
     }
@@ -316,7 +322,7 @@ void layer_norm_backward_run(const LayerNormBackwardArgs& a, Context& context) {
 }
 
 Status layer_norm_backward(const LayerNormBackwardArgs& a, Context& context) noexcept {
-  with_wide(a.dtype, [&]<class S>(S) { layer_norm_backward_run<S>(a, context); });
+  with_floating(a.dtype, [&]<class S>(S) { layer_norm_backward_run<S>(a, context); });
   return Status::ok;
 }
 
@@ -324,12 +330,12 @@ Status layer_norm_backward(const LayerNormBackwardArgs& a, Context& context) noe
 
 namespace cpu::SMELT_ISA {
 void register_norm(KernelTable& table) {
-  add_kernel<BatchNormArgs, batch_norm, wide_only, four_per_chunk<BatchNormArgs>>(table,
+  add_kernel<BatchNormArgs, batch_norm, floating_only, four_per_chunk<BatchNormArgs>>(table,
                                                                                 SMELT_KERNEL_NAME("batch_norm"));
-  add_kernel<BatchNormBackwardArgs, batch_norm_backward, wide_only, four_per_chunk<BatchNormBackwardArgs>>(
+  add_kernel<BatchNormBackwardArgs, batch_norm_backward, floating_only, four_per_chunk<BatchNormBackwardArgs>>(
       table, SMELT_KERNEL_NAME("batch_norm_backward"));
-  add_kernel<LayerNormArgs, layer_norm, wide_only>(table, SMELT_KERNEL_NAME("layer_norm"));
-  add_kernel<LayerNormBackwardArgs, layer_norm_backward, wide_only, layer_norm_workspace>(
+  add_kernel<LayerNormArgs, layer_norm, floating_only>(table, SMELT_KERNEL_NAME("layer_norm"));
+  add_kernel<LayerNormBackwardArgs, layer_norm_backward, floating_only, layer_norm_workspace>(
       table, SMELT_KERNEL_NAME("layer_norm_backward"));
 }
 }  // namespace cpu::SMELT_ISA

@@ -82,11 +82,24 @@ Status clip_scale(const ClipScaleArgs& a, Context&) noexcept {
 
 // ------------------------------------------------------------------------------------------------------- the updates
 
+// Only float32 parameters have a mirror.
+template <class S>
+bfloat16* mirror_of(void* mirror) {
+  return __is_same(S, float) ? static_cast<bfloat16*>(mirror) : nullptr;
+}
+template <class S, class V>
+void store_both(S* param, bfloat16* mirror, int64_t i, V v, int lanes) {
+  store(param + i, v, lanes);
+  if constexpr (__is_same(S, float))
+    if (mirror) store(mirror + i, v, lanes);
+}
+
 template <class S>
 void sgd_run(const SgdArgs& a, Context& context) {
   using V = Vec<S>;
   S* param = static_cast<S*>(a.param);
   S* momentum = static_cast<S*>(a.momentum);
+  bfloat16* mirror = mirror_of<S>(a.mirror);
   const S* grad = static_cast<const S*>(a.grad);
   const V grad_scale = V::set(static_cast<S>(a.block->grad_scale));
   each_active(a, context, [&](const Segment& segment, int64_t begin, int64_t end) {
@@ -102,7 +115,7 @@ void sgd_run(const SgdArgs& a, Context& context) {
         store(momentum + i, m, lanes);
         g = a.nesterov ? fma(mu, m, g) : m;
       }
-      store(param + i, fma(-lr, g, p), lanes);
+      store_both(param, mirror, i, fma(-lr, g, p), lanes);
     });
   });
 }
@@ -119,6 +132,7 @@ void adam_run(const AdamArgs& a, Context& context) {
   S* param = static_cast<S*>(a.param);
   S* exp_avg = static_cast<S*>(a.exp_avg);
   S* exp_avg_sq = static_cast<S*>(a.exp_avg_sq);
+  bfloat16* mirror = mirror_of<S>(a.mirror);
   const S* grad = static_cast<const S*>(a.grad);
   const V grad_scale = V::set(static_cast<S>(a.block->grad_scale));
   each_active(a, context, [&](const Segment& segment, int64_t begin, int64_t end) {
@@ -139,7 +153,7 @@ void adam_run(const AdamArgs& a, Context& context) {
       store(exp_avg + i, m, lanes);
       store(exp_avg_sq + i, v, lanes);
       const V denominator = fma(sqrt(v), correction2, eps);
-      store(param + i, p * keep - step * m / denominator, lanes);
+      store_both(param, mirror, i, p * keep - step * m / denominator, lanes);
     });
   });
 }

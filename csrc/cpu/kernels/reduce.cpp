@@ -212,7 +212,7 @@ template <ReduceOp op>
 void reduce_typed(const ReduceArgs& a, Context& context) {
   if (is_floating(a.dtype)) {
     if constexpr (op != ReduceOp::any && op != ReduceOp::all)
-      with_floating(a.dtype, [&]<class S>(S) { reduce_run<Vec<S>, Combine<op>, S, S>(a, context); });
+      with_sums(a.dtype, a.y_dtype, [&]<class S, class Y>(S, Y) { reduce_run<Vec<S>, Combine<op>, S, Y>(a, context); });
   } else {
     with_integer(a.dtype, [&]<class S>(S) {
       if constexpr (op == ReduceOp::sum || op == ReduceOp::prod)

@@ -173,7 +173,10 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--validation", type=_share, default=0.1, help="share of the training rows held out (default: 0.1)")
     p.add_argument("--device", type=_device, default="auto", help="auto, cpu or cuda (default: auto)")
     p.add_argument(
-        "--precision", choices=("float32", "fp32"), default="float32", help="number format (default: float32)"
+        "--precision",
+        choices=("float32", "fp32", "bf16"),
+        default="float32",
+        help="bf16: matrix products and convolutions in bfloat16, weights in float32 (default: float32)",
     )
     p.add_argument("--seed", type=_seed, default=0, help="of weights, order and dropout (default: 0)")
     p.add_argument("--threads", type=_threads, help="threads of the kernels (default: all cores that may be used)")

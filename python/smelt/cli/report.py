@@ -12,13 +12,15 @@ NAMES = ["accuracy", "precision", "recall", "f1", "confusion_matrix"]
 
 
 def measure(trainer: Trainer, test: ArrayDataset) -> dict[str, Any]:
-    """Cross entropy, without label smoothing, and the usual metrics over a test set, as JSON values."""
-    kept = trainer.loss, trainer.metrics
+    """Cross entropy, without label smoothing, and the usual metrics over a test set, as JSON values: those of the model as it
+    is saved and used, in float32."""
+    kept = trainer.loss, trainer.metrics, trainer.precision
     trainer.loss, trainer.metrics = losses.cross_entropy, [metrics.get(name) for name in NAMES]
+    trainer.precision = "float32"
     try:
         report = trainer.evaluate(test)
     finally:
-        trainer.loss, trainer.metrics = kept
+        trainer.loss, trainer.metrics, trainer.precision = kept
     matrix = report.pop("confusion_matrix")
     right = int(matrix.trace())
     return {**report, "right": right, "rows": len(test), "confusion_matrix": matrix.tolist()}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _FLOATING = ("float32", "float64", "bfloat16", "float16")
+_HALF = ("bfloat16", "float16")
 
 
 class Call:
@@ -74,6 +75,18 @@ class Call:
         self._written.append((name, tensor))
         self._results.append(result)
         self.fields[name] = tensor
+
+    @property
+    def statistics(self) -> str:
+        """The dtype of parameters and statistics: float32 beside halves."""
+        assert self.dtype is not None
+        return "float32" if self.dtype in _HALF else self.dtype
+
+    def sums(self, name: str, given: Any) -> str:
+        """The dtype of a result that may also have that of the sums: the given array's, where it does."""
+        assert self.dtype is not None
+        wide = self.dtype in _HALF and given is not None and self._share(name, given).dtype.name == "float32"
+        return "float32" if wide else self.dtype
 
     def dtype_of(self, name: str, array: Any, allowed: Sequence[str]) -> str:
         """The dtype of an array that is only written."""

@@ -45,7 +45,7 @@ def gemm(
         alpha: factor of the product.
         activation: ``"relu"``, ``"tanh"``, ``"sigmoid"``, ``"gelu"``, ``"gelu_tanh"``, ``"silu"`` or None.
         accumulate: adds to what `out` holds.
-        out: (M, N) or (batch, M, N) to write to, or None.
+        out: (M, N) or (batch, M, N) to write to, or None; of the dtype of `a`, or float32 where that is a half.
         impl: a candidate's name or a prefix that fits one (`impls`).
 
     Returns:
@@ -66,12 +66,14 @@ def gemm(
     c.input("a", a, batch_a + ("K M" if transpose_a else "M K"))
     c.input("b", b, batch_b + ("N K" if transpose_b else "K N"))
     c.optional("bias", bias, "N")
-    c.output("c", out, ("batch " if batch_a or batch_b else "") + "M N", accumulate=accumulate, flag="accumulate")
+    result = ("batch " if batch_a or batch_b else "") + "M N"
+    c_dtype = c.sums("c", out)
+    c.output("c", out, result, c_dtype, accumulate=accumulate, flag="accumulate")
     m, n, k = (c.size[letter] for letter in "MNK")
     return c.run(
         m=m, n=n, k=k, batch=c.size.get("batch", 1), lda=m if transpose_a else k, ldb=k if transpose_b else n, ldc=n,
         batch_stride_a=m * k if batch_a else 0, batch_stride_b=k * n if batch_b else 0, batch_stride_c=m * n,
-        alpha=alpha, dtype=c.dtype, activation=_activation("gemm", activation), transpose_a=transpose_a,
+        alpha=alpha, dtype=c.dtype, c_dtype=c_dtype, activation=_activation("gemm", activation), transpose_a=transpose_a,
         transpose_b=transpose_b,
     )  # fmt: skip
 
@@ -127,7 +129,7 @@ def conv2d(
     """A convolution of images.
 
     Args:
-        x: (N, H, W, C), float32 or float64.
+        x: (N, H, W, C), floating.
         w: (K, R, S, C / groups).
         bias: (K), or None.
         stride, padding, dilation: of rows and columns, one number or two.
@@ -171,13 +173,13 @@ def conv2d_backward_input(
     """The gradient of a convolution for its input.
 
     Args:
-        dy: (N, P, Q, K), float32 or float64.
+        dy: (N, P, Q, K), floating.
         w: (K, R, S, C / groups).
         size: (H, W) of the input.
         stride, padding, dilation: of rows and columns.
         groups: how many groups of channels.
         accumulate: adds to what `out` holds.
-        out: (N, H, W, C) to write to, or None.
+        out: (N, H, W, C) to write to, or None; of the dtype of `dy`, or float32 where that is a half.
         impl: a candidate.
 
     Returns:
@@ -197,8 +199,9 @@ def conv2d_backward_input(
     c.size["H"], c.size["W"] = (int(n) for n in size)
     c.size["C"] = c.size["c"] * groups
     shape = _conv_shape(c, stride, padding, dilation, groups)
-    c.output("dx", out, "N H W C", accumulate=accumulate, flag="accumulate")
-    return c.run(shape=shape, dtype=c.dtype)
+    dx_dtype = c.sums("dx", out)
+    c.output("dx", out, "N H W C", dx_dtype, accumulate=accumulate, flag="accumulate")
+    return c.run(shape=shape, dtype=c.dtype, dx_dtype=dx_dtype)
 
 
 def conv2d_backward_weight(
@@ -217,13 +220,13 @@ def conv2d_backward_weight(
     """The gradient of a convolution for its weight.
 
     Args:
-        x: (N, H, W, C), float32 or float64.
+        x: (N, H, W, C), floating.
         dy: (N, P, Q, K).
         size: (R, S) of the weight.
         stride, padding, dilation: of rows and columns.
         groups: how many groups of channels.
         accumulate: adds to what `out` holds.
-        out: (K, R, S, C / groups) to write to, or None.
+        out: (K, R, S, C / groups) to write to, or None; of the dtype of `x`, or float32 where that is a half.
         impl: a candidate.
 
     Returns:
@@ -243,8 +246,9 @@ def conv2d_backward_weight(
     c.size["R"], c.size["S"] = (int(n) for n in size)
     c.size["c"] = c.size["C"] // max(groups, 1)
     shape = _conv_shape(c, stride, padding, dilation, groups)
-    c.output("dw", out, "K R S c", accumulate=accumulate, flag="accumulate")
-    return c.run(shape=shape, dtype=c.dtype)
+    dw_dtype = c.sums("dw", out)
+    c.output("dw", out, "K R S c", dw_dtype, accumulate=accumulate, flag="accumulate")
+    return c.run(shape=shape, dtype=c.dtype, dw_dtype=dw_dtype)
 
 
 def _pool_shape(c: Call, kernel: Pair, stride: Pair | None, padding: Pair) -> dict[str, Any]:

@@ -35,8 +35,8 @@ def batch_norm(
     """y = activation((x - mean) rstd weight + bias + residual), with the mean and 1 / deviation of each channel.
 
     Args:
-        x: (..., C), float32 or float64.
-        weight, bias: (C).
+        x: (..., C), floating.
+        weight, bias: (C), of the dtype of `x`, or float32 beside halves, as all statistics.
         running_mean, running_var: (C), updated in place when `training`, else used.
         training: statistics of this batch.
         momentum: share of this batch in the running statistics.
@@ -61,16 +61,16 @@ def batch_norm(
     """
     c = Call("batch_norm", impl)
     c.input("x", x, "*rows C")
-    c.input("weight", weight, "C")
-    c.input("bias", bias, "C")
+    c.input("weight", weight, "C", c.statistics)
+    c.input("bias", bias, "C", c.statistics)
     c.optional("residual", residual, "*rows C")
-    c.input("running_mean", running_mean, "C", written=training)
-    c.input("running_var", running_var, "C", written=training)
+    c.input("running_mean", running_mean, "C", c.statistics, written=training)
+    c.input("running_var", running_var, "C", c.statistics, written=training)
     c.output("y", out, "*rows C")
     if training and c.size["rows"] == 0:
         raise c.error(f"training needs at least one row, got x of shape {tuple(x.shape)}")
-    c.output("mean", None, "C")
-    c.output("rstd", None, "C")
+    c.output("mean", None, "C", c.statistics)
+    c.output("rstd", None, "C", c.statistics)
     return c.run(
         rows=c.size["rows"], c=c.size["C"], momentum=momentum, eps=eps, dtype=c.dtype, training=training,
         activation=_activation("batch_norm", activation),
@@ -92,8 +92,8 @@ def batch_norm_backward(
     """The gradients of batch norm; with `y`, those through a relu after it.
 
     Args:
-        x: (..., C), float32 or float64.
-        weight: (C).
+        x: (..., C), floating.
+        weight: (C), of the dtype of `x`, or float32 beside halves.
         mean, rstd: (C) of the batch, or the running ones.
         dy: the shape of `x`.
         training: whether mean and rstd depend on `x`.
@@ -116,14 +116,14 @@ def batch_norm_backward(
     """
     c = Call("batch_norm_backward", impl)
     c.input("x", x, "*rows C")
-    c.input("weight", weight, "C")
-    c.input("mean", mean, "C")
-    c.input("rstd", rstd, "C")
+    c.input("weight", weight, "C", c.statistics)
+    c.input("mean", mean, "C", c.statistics)
+    c.input("rstd", rstd, "C", c.statistics)
     c.input("dy", dy, "*rows C")
     c.optional("y", y, "*rows C")
     c.output("dx", out, "*rows C")
-    c.output("dweight", None, "C")
-    c.output("dbias", None, "C")
+    c.output("dweight", None, "C", c.statistics)
+    c.output("dbias", None, "C", c.statistics)
     return c.run(
         rows=c.size["rows"], c=c.size["C"], dtype=c.dtype, training=training,
         activation=_activation("batch_norm_backward", None if y is None else "relu"),
@@ -137,7 +137,7 @@ def layer_norm(
 
     Args:
         x: (..., D), floating.
-        weight, bias: (D), or None.
+        weight, bias: (D), or None; of the dtype of `x`, or float32 beside halves, as all statistics.
         eps: added to the variance.
         out: the shape of `x`, or None.
         impl: a candidate.
@@ -155,11 +155,11 @@ def layer_norm(
     """
     c = Call("layer_norm", impl)
     c.input("x", x, "*rows D")
-    c.optional("weight", weight, "D")
-    c.optional("bias", bias, "D")
+    c.optional("weight", weight, "D", c.statistics)
+    c.optional("bias", bias, "D", c.statistics)
     c.output("y", out, "*rows D")
-    c.output("mean", None, "*rows")
-    c.output("rstd", None, "*rows")
+    c.output("mean", None, "*rows", c.statistics)
+    c.output("rstd", None, "*rows", c.statistics)
     return c.run(rows=c.size["rows"], d=c.size["D"], eps=eps, dtype=c.dtype)
 
 
@@ -172,7 +172,7 @@ def layer_norm_backward(
         x: (..., D), floating.
         mean, rstd: (rows) of the forward.
         dy: the shape of `x`.
-        weight: (D), or None.
+        weight: (D), or None; of the dtype of `x`, or float32 beside halves.
         out: the shape of `x` for dx, or None.
         impl: a candidate.
 
@@ -190,13 +190,13 @@ def layer_norm_backward(
     """
     c = Call("layer_norm_backward", impl)
     c.input("x", x, "*rows D")
-    c.optional("weight", weight, "D")
-    c.input("mean", mean, "*rows")
-    c.input("rstd", rstd, "*rows")
+    c.optional("weight", weight, "D", c.statistics)
+    c.input("mean", mean, "*rows", c.statistics)
+    c.input("rstd", rstd, "*rows", c.statistics)
     c.input("dy", dy, "*rows D")
     c.output("dx", out, "*rows D")
-    c.output("dweight", None, "D")
-    c.output("dbias", None, "D")
+    c.output("dweight", None, "D", c.statistics)
+    c.output("dbias", None, "D", c.statistics)
     return c.run(rows=c.size["rows"], d=c.size["D"], dtype=c.dtype)
 
 

@@ -29,6 +29,13 @@ def _segments(c: Call, segments: Sequence[Sequence[int]] | None, n: int) -> None
     c.fields["count"] = len(table)
 
 
+def _mirror(c: Call, mirror: Any) -> None:
+    """A bfloat16 copy of float32 parameters, written with them."""
+    if mirror is not None and c.dtype != "float32":
+        raise c.error(f"mirror needs float32 parameters, got {c.dtype}")
+    c.optional("mirror", mirror, "n", "bfloat16", written=True)
+
+
 def _block(c: Call, grad_scale: float, group: Sequence[float]) -> None:
     """The step block: counter, factor of the gradients, skip flag, groups."""
     import numpy as np
@@ -100,6 +107,7 @@ def sgd(
     weight_decay: float = 0.0,
     nesterov: bool = False,
     grad_scale: float = 1.0,
+    mirror: Any = None,
     segments: Sequence[Sequence[int]] | None = None,
     impl: str | None = None,
 ) -> None:
@@ -114,6 +122,7 @@ def sgd(
         weight_decay: times the parameter is added to the gradient.
         nesterov: looks ahead; needs the buffer.
         grad_scale: factor of the gradient.
+        mirror: (n) bfloat16 that the new parameter is also written to, or None; for float32 only.
         segments: (offset, length) of the parts that change, or None for all.
         impl: a candidate.
 
@@ -130,6 +139,7 @@ def sgd(
     c.input("param", param, "n", written=True)
     c.input("grad", grad, "n")
     c.optional("momentum", momentum_buffer, "n", written=True)
+    _mirror(c, mirror)
     if momentum_buffer is None and (nesterov or momentum):
         raise c.error("momentum needs momentum_buffer, got None")
     _segments(c, segments, c.size["n"])
@@ -150,6 +160,7 @@ def adam(
     weight_decay: float = 0.0,
     decoupled: bool = True,
     grad_scale: float = 1.0,
+    mirror: Any = None,
     segments: Sequence[Sequence[int]] | None = None,
     impl: str | None = None,
 ) -> None:
@@ -168,6 +179,7 @@ def adam(
         weight_decay: of the weight itself when `decoupled`, else added to the gradient.
         decoupled: AdamW.
         grad_scale: factor of the gradient.
+        mirror: (n) bfloat16 that the new parameter is also written to, or None; for float32 only.
         segments: (offset, length) of the parts that change, or None for all.
         impl: a candidate.
 
@@ -190,6 +202,7 @@ def adam(
     c.input("grad", grad, "n")
     c.input("exp_avg", exp_avg, "n", written=True)
     c.input("exp_avg_sq", exp_avg_sq, "n", written=True)
+    _mirror(c, mirror)
     _segments(c, segments, c.size["n"])
     corrections = [1 / (1 - beta1**step), 1 / (1 - beta2**step) ** 0.5]
     _block(c, grad_scale, [lr, weight_decay, eps, beta1, beta2, *corrections])

@@ -73,7 +73,7 @@ def reduce(
         scale: factor of a floating sum.
         index: also gives the place of the first extremum, int64; max and min only.
         accumulate: adds to what `out` holds; floating sums only.
-        out: the result's shape, or None.
+        out: the result's shape, or None; float32 may hold the sum of halves.
         impl: a candidate.
 
     Returns:
@@ -99,7 +99,7 @@ def reduce(
         raise c.error(f"accumulate and scale need the sum of a floating dtype, got {op} of {c.dtype}")
     if index and op not in ("max", "min"):
         raise c.error(f"index needs max or min, got {op}")
-    result = _result_dtype(op, c.dtype)
+    result = c.sums("y", out) if op == "sum" and floating else _result_dtype(op, c.dtype)
     rest = _letters(x, axis, None)
     c.output("y", out, rest, result, accumulate=accumulate, flag="accumulate")
     if index:

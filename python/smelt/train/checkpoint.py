@@ -41,6 +41,7 @@ def options(run: _Run) -> dict[str, Any]:
         "patience": None if run.patience is None else int(run.patience),
         "optimizer": " ".join([type(optimizer).__name__, *notes]),
         "loss": repr(loss) if isinstance(loss, Module) else getattr(loss, "__qualname__", type(loss).__name__),
+        "precision": trainer.precision,
         "metrics": [metric.name for metric in trainer.metrics],
         "shuffle": bool(loader.shuffle),
         "drop_last": bool(loader.drop_last),

@@ -17,6 +17,7 @@ from ..autograd import no_grad
 from ..data import ArrayDataset, Loader
 from ..data.dataset import as_dataset
 from ..nn.module import Module, evaluating
+from ..precision import autocast, working_dtype
 from ..schedule import get as _schedule
 from . import checkpoint
 from .callbacks import Callback
@@ -39,7 +40,7 @@ class Trainer:
         optimizer: an optimizer over the model's parameters, or ``"adamw"``, ``"adam"`` or ``"sgd"``.
         metrics: names as in :func:`smelt.metrics.get`, or :class:`smelt.metrics.Metric` objects; one name may stand alone.
         device: ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"cuda"``.
-        precision: ``"float32"`` (``"fp32"``).
+        precision: ``"float32"`` (``"fp32"``), or ``"bf16"``: forward passes under :class:`smelt.autocast`, float32 weights.
         lr: learning rate, when the optimizer is given by name.
         schedule: a name as in :func:`smelt.schedule.get`, or a function from the step's number to a factor.
         preprocess: turns raw inputs into the model's, such as a :class:`smelt.data.ImagePreprocess`; saved with the model.
@@ -78,8 +79,7 @@ class Trainer:
         labels: Sequence[str] | None = None,
         seed: int = 0,
     ):
-        if precision not in ("float32", "fp32"):
-            raise ValueError(f"Trainer: precision must be 'float32', got {precision!r}")
+        self.precision = working_dtype("Trainer: precision", precision)
         self.device = resolve_device(device)
         self.model = model.to(self.device) if self.device != "cpu" else model
         self.loss = losses.get(loss)
@@ -125,8 +125,9 @@ class Trainer:
             targets = _core.to_tensor(y)
             if self.device != "cpu":
                 inputs, targets = _core.to_device(inputs, self.device), _core.to_device(targets, self.device)
-            outputs = self.model(inputs)
-            return self.loss(outputs, targets), outputs
+            with autocast(self.precision):
+                outputs = self.model(inputs)
+                return self.loss(outputs, targets), outputs
         except (ValueError, TypeError, IndexError, RuntimeError, MemoryError) as error:
             if len(error.args) == 1 and isinstance(error.args[0], str) and not error.args[0].startswith("Trainer: "):
                 error.args = (f"Trainer: {error.args[0]}{_hint(error.args[0], x)}",)
@@ -184,7 +185,7 @@ class Trainer:
         loss.backward()
         self.optimizer.step()
         self.steps += 1
-        return loss.detach(), outputs.detach(), value
+        return loss.detach(), _wide(outputs.detach()), value
 
     # ------------------------------------------------------------------------------------------------------------ fit
 
@@ -307,7 +308,7 @@ class Trainer:
                 check_finite("Trainer: inputs", x, loader.rows)
                 check_finite("Trainer: targets", y, loader.rows)
                 loss, outputs = self._forward(x, y)
-                self._score(mean, loss.item(), outputs, y)
+                self._score(mean, loss.item(), _wide(outputs), y)
         return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
 
     def _score(self, mean: metrics.Loss, value: float, outputs: Tensor, y: Any) -> None:
@@ -341,7 +342,7 @@ class Trainer:
             >>> smelt.Trainer(nn.Linear(2, 3)).predict(np.ones((4, 2), "float32")).shape
             (4, 3)
         """
-        return predict(self.model, x, self.preprocess, self.device, batch_size)
+        return predict(self.model, x, self.preprocess, self.device, batch_size, self.precision)
 
 
 class _Run:
@@ -550,17 +551,22 @@ def check_finite(what: str, values: Any, rows: Any, where: str = "the batch") ->
     raise ValueError(f"{what} must be finite, {where} has {bad.sum()} values that are not (first in {row})")
 
 
-def predict(model: Module, x: Any, preprocess: Any, device: str, batch_size: int) -> Tensor:
+def _wide(outputs: Any) -> Any:
+    """Outputs for metrics, and for users of NumPy, which has no bfloat16."""
+    return outputs.float() if isinstance(outputs, Tensor) and outputs.dtype.name == "bfloat16" else outputs
+
+
+def predict(model: Module, x: Any, preprocess: Any, device: str, batch_size: int, precision: str = "float32") -> Tensor:
     """Outputs for inputs, batch by batch, in evaluation mode."""
     if batch_size < 1:
         raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
     dataset = x if isinstance(x, ArrayDataset) else ArrayDataset(x)
     loader, outputs = Loader(dataset, batch_size), []
-    with evaluating(model), no_grad():
+    with evaluating(model), no_grad(), autocast(precision):
         for batch, _ in loader:
             check_finite("predict: inputs", batch, loader.rows)
             inputs = preprocess(batch) if preprocess is not None else batch
-            outputs.append(model(_core.to_device(inputs, device)))
+            outputs.append(_wide(model(_core.to_device(inputs, device))))
     return _core.concat(outputs, 0)
 
 

@@ -350,7 +350,7 @@ def test_a_refused_group_leaves_no_trace():
         opt.add_group([("b", b), ("b", b)])
     with pytest.raises(ValueError, match="parameter 'a' is given twice"):
         opt.add_group([("b", b), ("a", a)])
-    with pytest.raises(TypeError, match="optimizer: parameter 'c' must be floating"):
+    with pytest.raises(TypeError, match="optimizer: parameter 'c' must be float32 or float64, got int64"):
         opt.add_group([("b", b), ("c", smelt.tensor([1, 2]))])
     with pytest.raises(TypeError, match="SGD: parameters must be tensors, got float"):
         opt.add_group([1.0])

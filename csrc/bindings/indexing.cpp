@@ -13,6 +13,9 @@ struct Basic {
 bool is_integer(py::handle item) {
   if (PyBool_Check(item.ptr())) return false;
   if (PyLong_Check(item.ptr())) return true;
+  // NumPy's bool, which older versions take for a number with a warning.
+  static const py::object numpy_bool = py::module_::import("numpy").attr("bool_");
+  if (py::isinstance(item, numpy_bool)) return false;
   return PyIndex_Check(item.ptr()) && !py::isinstance<TensorImpl>(item) && !py::isinstance<py::array>(item);
 }
 

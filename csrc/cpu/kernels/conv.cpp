@@ -119,7 +119,7 @@ int64_t edge_room(int64_t tap_length) {
 template <class S>
 int64_t edge_elements(int64_t tap_length) {
   tap_length = max_of(tap_length, int64_t{1});
-  return round_up(tap_length + kPanelsA * edge_room<S>(tap_length), 16);
+  return round_up(tap_length + kMostPanels<Vec<S>> * edge_room<S>(tap_length), 16);
 }
 
 // A product whose A is gathered from a picture.

@@ -1,6 +1,6 @@
 // Matrix products of every floating dtype: float32 and float64 compute in themselves, the halves in float32, whose sums
 // may also be the result.
-#include "cpu/kernels/gemm_core.inl.h"
+#include "cpu/kernels/gemm_skinny.inl.h"
 #include "cpu/kernels/families.h"
 
 namespace smelt {
@@ -8,6 +8,13 @@ namespace {
 
 // Products that are small each but many: whole ones go to threads.
 bool by_batch(const GemmArgs& a) { return a.batch > 1 && 2.0 * a.m * a.n * a.k < 4e7; }
+
+// Few rows or columns over a depth that is long beside them: no packing.
+bool by_dots(const GemmArgs& a) {
+  const int64_t few = min_of(a.m, a.n);
+  return !a.transpose_a && a.transpose_b && few <= 24 && a.k >= 64 * min_of(few, int64_t{4});
+}
+bool by_rows(const GemmArgs& a) { return !a.transpose_b && a.m <= 6; }
 
 bool takes(const GemmArgs& a) { return takes_sums(a.dtype, a.c_dtype); }
 
@@ -42,6 +49,16 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
     workspace = static_cast<char*>(workspace) + bias_room<S>(a);
   } else {
     bias = static_cast<const T*>(a.bias);
+  }
+  const Epilogue<T> epilogue{static_cast<T>(a.alpha), bias, a.activation, a.accumulate, true};
+  if (by_rows(a)) {
+    const auto element = [&](int64_t i, int64_t p) -> T {
+      return from_storage(a.transpose_a ? pa[p * a.lda + i] : pa[i * a.lda + p]);
+    };
+    return row_product<V>(context, {a.m, a.n, a.k}, element, pb, a.ldb, pc, a.ldc, epilogue, alone);
+  }
+  if (by_dots(a)) {
+    return dot_product<V>(context, {a.m, a.n, a.k}, pa, a.lda, pb, a.ldb, pc, a.ldc, epilogue, alone);
   }
   const auto row = [&](int64_t i) { return pc + i * a.ldc; };
   const auto pack_b = [&](int64_t first, int64_t columns, int64_t p, int64_t depth, T* dst) {

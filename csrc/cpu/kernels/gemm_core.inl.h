@@ -8,7 +8,7 @@
 // Two orders of the loops, by the caches of the instruction set's machines (blocking.h). With kPanelsA = 1 a panel of A
 // stays in the first cache and a block of B in the second. With more, a panel of B stays in the first, the panels of A
 // that meet it in the second, and B comes from the third, packed for several blocks of the depth at once: fewer waits
-// between threads.
+// between threads. Where the rows are few, no thread waits for another.
 #pragma once
 #include "blocking.h"  // of the instruction set
 #include "cpu/kernels/activation.inl.h"
@@ -259,6 +259,9 @@ struct Extent {
   int64_t m, n, k;
 };
 
+// Below some 10 us of work a parallel region costs more than it saves.
+inline bool is_small(const Extent& x) { return 2.0 * x.m * x.n * x.k < 5e5; }
+
 // How many elements of the depth a block has: equal parts of at most kBlockK.
 inline int64_t depth_block(int64_t k) {
   const int64_t blocks = max_of(int64_t{1}, ceil_div(k, kBlockK));
@@ -277,15 +280,29 @@ int64_t packed_depth(const Extent& x, int threads) {
   return threads == 1 ? kc : kc * max_of(int64_t{1}, kBlockB / column_block<V>(x.n) / kc);
 }
 
-// Bytes that blocked_product needs, also for any smaller k: packed B, kPanelsA panels of A for every thread, and the sums
+// Products of few rows: every thread packs the columns that it needs, a strip at a time, next to all rows of A.
+constexpr int64_t kFewRows = 192, kStrip = 4;  // rows at most, panels of a strip
+template <class V>
+constexpr int64_t kMostPanels = max_of(int64_t{kPanelsA}, ceil_div(kFewRows, int64_t{Tile<V>::kMr}));
+inline bool has_few_rows(const Extent& x) { return x.m <= kFewRows; }
+template <class V>
+int64_t strip_elements(const Extent& x) {  // of one thread
+  const int64_t panels = ceil_div(min_of(x.m, kFewRows), int64_t{Tile<V>::kMr});
+  return round_up(panels * Tile<V>::kPanel + kStrip * Tile<V>::kNr * min_of(max_of(x.k, int64_t{1}), int64_t{kBlockK}), 16);
+}
+
+// Bytes that blocked_product needs, also for any smaller m and k: packed B, kPanelsA panels of A for every thread, and the sums
 // of a column block where the results, of type C, are narrower and the depth has several blocks.
 template <class V, class C>
 size_t product_workspace(const Extent& x, int threads) {
   using T = typename V::T;
   const int64_t nc = column_block<V>(x.n);
   const int64_t depth = min_of(max_of(x.k, int64_t{1}), max_of(kBlockK, threads == 1 ? 0 : kBlockB / nc));
-  const int64_t sums = sizeof(C) < sizeof(T) && x.k > kBlockK ? x.m * nc : 0;
-  return static_cast<size_t>(round_up(depth * nc + kPanelsA * Tile<V>::kPanel * threads + sums, 16)) * sizeof(T);
+  const bool wide_sums = sizeof(C) < sizeof(T) && x.k > kBlockK;
+  const int64_t few_rows = min_of(x.m, kFewRows);
+  const int64_t few = strip_elements<V>(x) * threads + (wide_sums ? few_rows * round_up(x.n, Tile<V>::kNr) : 0);
+  const int64_t many = depth * nc + kPanelsA * Tile<V>::kPanel * threads + (wide_sums ? x.m * nc : 0);
+  return static_cast<size_t>(round_up(has_few_rows(x) ? few : max_of(few, many), 16)) * sizeof(T);
 }
 
 // Row panels in pieces of work: large ones for three quarters of the rows, then small ones, so that threads end together.
@@ -317,102 +334,171 @@ struct Part {
 };
 
 // c = epilogue(a b). pack_a(i, rows, p, depth, dst, thread) packs rows [i, i + rows) and depth [p, p + depth) in `layout`, as
-// at most kPanelsA panels, each kPanel elements from the last; pack_b(j, columns, p, depth, dst) packs columns [j, j +
+// at most kMostPanels panels, each kPanel elements from the last; pack_b(j, columns, p, depth, dst) packs columns [j, j +
 // columns) as panels one after the other; row(i) is the address of row i of c, whose elements may be narrower than the sums.
-// `accumulate` adds to what c holds.
-// With `alone` the calling thread does everything.
+template <class V, LayoutA layout, class PackA, class PackB, class Row>
+class BlockedProduct {
+ public:
+  using T = typename V::T;
+  using C = typename Pointee<decltype(static_cast<const Row*>(nullptr)->operator()(int64_t{}))>::type;
+
+  BlockedProduct(const Extent& extent, T factor, const T* bias_or_null, Activation act, bool add, const PackA& a,
+                 const PackB& b, const Row& c)
+      : x(extent), alpha(factor), bias(bias_or_null), activation(act), accumulate(add), pack_a(a), pack_b(b), row(c) {}
+
+  // With `alone` the calling thread does everything.
+  void run(Context& context, void* workspace, bool alone) {
+    Context serial = context;
+    serial.threads = 1;
+    Context& region = alone || is_small(x) ? serial : context;
+    packed = static_cast<T*>(workspace);
+    has_few_rows(x) ? few_rows(region) : blocks(region);
+  }
+
+ private:
+  using Shape = Tile<V>;
+  static constexpr bool kNarrow = sizeof(C) < sizeof(T);
+
+  // Packed rows of panels [panel, panel + count) times columns [first, last) of the part's panels.
+  void multiply(const Part<T>& part, int64_t panel, int count, int64_t first, int64_t last, const T* panels_a) const {
+    const bool first_depth = part.p0 == 0, last_depth = part.p0 + part.depth >= x.k;
+    const int64_t first_row = panel * Shape::kMr;
+    Epilogue<T> e{alpha, nullptr, activation, accumulate || !first_depth, last_depth};
+    C* c_of_row[kMostPanels<V>][Shape::kMr];
+    int rows[kMostPanels<V>];
+    for (int g = 0; g < count; ++g) {
+      const int64_t i0 = first_row + g * Shape::kMr;
+      rows[g] = static_cast<int>(min_of(x.m - i0, int64_t{Shape::kMr}));
+      for (int i = 0; i < Shape::kMr; ++i) c_of_row[g][i] = row(i0 + min_of(i, rows[g] - 1)) + part.j0;
+    }
+    for (int64_t q = first; q < last; ++q) {
+      const int64_t j = q * Shape::kNr;
+      const int width = static_cast<int>(min_of(part.columns - j, int64_t{Shape::kNr}));
+      e.bias = bias ? bias + part.j0 + j : nullptr;
+      for (int g = 0; g < count; ++g) {
+        C* c_rows[Shape::kMr];
+        for (int i = 0; i < Shape::kMr; ++i) c_rows[i] = c_of_row[g][i] + j;
+        const T* a = panels_a + g * Shape::kPanel;
+        const T* b = part.b + j * part.depth;
+        if constexpr (kNarrow)
+          narrow_tile(part, a, b, first_row + g * Shape::kMr, j, c_rows, rows[g], width, e);
+        else
+          run_tile<V, layout>(part.depth, a, b, c_rows, rows[g], width, e);
+      }
+    }
+  }
+
+  // Sums that are wider than c: on the stack where the depth is one block, else in `partial` from block to block.
+  void narrow_tile(const Part<T>& part, const T* a, const T* b, int64_t i0, int64_t j, C* const* c_rows, int rows, int width,
+                   Epilogue<T> e) const {
+    const bool first_depth = part.p0 == 0;
+    T scratch[Shape::kMr * Shape::kNr];
+    T* sums[Shape::kMr];
+    for (int i = 0; i < Shape::kMr; ++i)
+      sums[i] = first_depth && e.last ? scratch + i * Shape::kNr
+                                      : partial + (i0 + min_of(i, rows - 1)) * partial_pitch + (has_few_rows(x) ? part.j0 : 0) + j;
+    run_tile<V, layout>(part.depth, a, b, sums, rows, width,
+                        Epilogue<T>{alpha, nullptr, Activation::none, !first_depth, false});
+    e.add = accumulate;
+    if (e.last) finish_tile<V>(sums, c_rows, rows, width, e);
+  }
+
+  // Each thread has its columns and all rows: it packs both, a strip of columns at a time.
+  void few_rows(Context& region) {
+    const int64_t panels = ceil_div(x.n, Shape::kNr), row_panels = ceil_div(x.m, Shape::kMr), kc = depth_block(x.k);
+    const int64_t each = strip_elements<V>(x);
+    partial = packed + each * region.threads;
+    partial_pitch = round_up(x.n, Shape::kNr);
+    // A piece for each thread, or two where that is cheap: each packs the rows anew.
+    const int64_t pieces =
+        region.threads == 1 ? 1 : min_of(panels, int64_t{region.threads} * (x.n >= 16 * x.m ? 2 : 1));
+    parallel_chunks(region, pieces, [&](int64_t piece, int thread) {
+      T* const panels_a = packed + thread * each;
+      T* const strip = panels_a + row_panels * Shape::kPanel;
+      const int64_t end = panels * (piece + 1) / pieces;
+      for (int64_t p = 0; p < max_of(x.k, int64_t{1}); p += kc) {  // a depth of 0 still writes c
+        const int64_t depth = min_of(kc, x.k - p);
+        pack_a(0, x.m, p, depth, panels_a, thread);
+        for (int64_t q = panels * piece / pieces; q < end; q += kStrip) {
+          const int64_t j0 = q * Shape::kNr, columns = min_of(min_of(q + kStrip, end) * Shape::kNr, x.n) - j0;
+          pack_b(j0, columns, p, depth, strip);
+          multiply({j0, columns, p, depth, strip}, 0, static_cast<int>(row_panels), 0, ceil_div(columns, Shape::kNr), panels_a);
+        }
+      }
+    });
+  }
+
+  // All threads pack blocks of columns together, then each takes pieces of the rows.
+  void blocks(Context& region) {
+    const int64_t kc = depth_block(x.k), nc = column_block<V>(x.n), together = packed_depth<V>(x, region.threads);
+    T* const all_panels_a = packed + min_of(together, max_of(x.k, int64_t{1})) * nc;
+    partial = all_panels_a + kPanelsA * Shape::kPanel * region.threads;
+    partial_pitch = nc;
+    const RowPieces pieces(ceil_div(x.m, Shape::kMr), region.threads);
+    for (int64_t j0 = 0; j0 < x.n; j0 += nc) {
+      const int64_t columns = min_of(nc, x.n - j0), panels = ceil_div(columns, Shape::kNr);
+      // Where the rows are few, the columns are cut too.
+      const int64_t cuts = region.threads == 1 ? 1 : ceil_div(8 * int64_t{region.threads}, max_of(pieces.count, int64_t{1}));
+      const int64_t column_groups = min_of(panels, cuts);
+      for (int64_t p0 = 0; p0 < max_of(x.k, int64_t{1}); p0 += together) {
+        const int64_t count = max_of(int64_t{1}, ceil_div(min_of(together, x.k - p0), kc));
+        const auto part = [&](int64_t block) {
+          const int64_t p = p0 + block * kc;
+          return Part<T>{j0, columns, p, min_of(kc, x.k - p), packed + block * kc * panels * Shape::kNr};
+        };
+        pack_blocks(region, part, count, panels);
+        parallel_chunks(region, pieces.count * column_groups, [&](int64_t job, int thread) {
+          const int64_t piece = job / column_groups, side = job % column_groups;
+          for (int64_t block = 0; block < count; ++block)
+            piece_of_rows(part(block), pieces.begin(piece), pieces.begin(piece + 1), panels * side / column_groups,
+                          panels * (side + 1) / column_groups, all_panels_a + thread * kPanelsA * Shape::kPanel, thread);
+        });
+      }
+    }
+  }
+
+  template <class PartOf>
+  void pack_blocks(Context& region, const PartOf& part, int64_t count, int64_t panels) const {
+    const int64_t least = max_of(int64_t{1}, 16384 / max_of(part(0).depth * Shape::kNr, int64_t{1}));
+    parallel_for(region, count * panels, least, [&](int64_t begin, int64_t end) {
+      for (int64_t block = begin / panels; block * panels < end; ++block) {
+        const Part<T> t = part(block);
+        const int64_t first = max_of(begin - block * panels, int64_t{0}), last = min_of(end - block * panels, panels);
+        const int64_t j = first * Shape::kNr;
+        pack_b(t.j0 + j, min_of(t.columns, last * Shape::kNr) - j, t.p0, t.depth, t.b + j * t.depth);
+      }
+    });
+  }
+
+  void piece_of_rows(const Part<T>& part, int64_t first_panel, int64_t last_panel, int64_t first, int64_t last, T* panels_a,
+                     int thread) const {
+    for (int64_t panel = first_panel; panel < last_panel; panel += kPanelsA) {
+      const int count = static_cast<int>(min_of(last_panel - panel, int64_t{kPanelsA}));
+      const int64_t i = panel * Shape::kMr;
+      pack_a(i, min_of(x.m - i, int64_t{count} * Shape::kMr), part.p0, part.depth, panels_a, thread);
+      multiply(part, panel, count, first, last, panels_a);
+    }
+  }
+
+  const Extent x;
+  const T alpha;
+  const T* const bias;
+  const Activation activation;
+  const bool accumulate;  // adds to what c holds
+  const PackA& pack_a;
+  const PackB& pack_b;
+  const Row& row;
+  T* packed = nullptr;
+  T* partial = nullptr;  // with kNarrow, the sums of several blocks of the depth: (m, partial_pitch)
+  int64_t partial_pitch = 0;
+};
+
 template <class V, LayoutA layout, class PackA, class PackB, class Row>
 void blocked_product(Context& context, const Extent& x, typename V::T alpha, const typename V::T* bias,
                      Activation activation, bool accumulate, void* workspace, bool alone, const PackA& pack_a,
                      const PackB& pack_b, const Row& row) {
-  using T = typename V::T;
-  using C = typename Pointee<decltype(row(int64_t{}))>::type;
-  using Shape = Tile<V>;
-  constexpr bool kNarrow = sizeof(C) < sizeof(T);
-  const int64_t kc = depth_block(x.k), nc = column_block<V>(x.n);
-  Context serial = context;
-  serial.threads = 1;
-  // Below some 20 us of work a parallel region costs more than it saves.
-  Context& region = alone || 2.0 * x.m * x.n * x.k < 1e6 ? serial : context;
-  const int64_t together = packed_depth<V>(x, region.threads);
-  T* const packed = static_cast<T*>(workspace);
-  T* const all_panels_a = packed + min_of(together, max_of(x.k, int64_t{1})) * nc;
-  T* const partial = all_panels_a + kPanelsA * Shape::kPanel * region.threads;  // (m, nc) with kNarrow
-
-  // Columns [first, last) of the part's panels for rows of panels [first_row, last_row).
-  const auto tiles = [&](const Part<T>& part, int64_t first_row, int64_t last_row, int64_t first, int64_t last,
-                         T* panels_a, int thread) {
-    const bool first_depth = part.p0 == 0, last_depth = part.p0 + part.depth >= x.k;
-    const Epilogue<T> epilogue{alpha, nullptr, activation, accumulate || !first_depth, last_depth};
-    for (int64_t panel = first_row; panel < last_row; panel += kPanelsA) {
-      const int count = static_cast<int>(min_of(last_row - panel, int64_t{kPanelsA}));
-      const int64_t first_of_all = panel * Shape::kMr;
-      pack_a(first_of_all, min_of(x.m - first_of_all, int64_t{count} * Shape::kMr), part.p0, part.depth, panels_a, thread);
-      C* c_of_row[kPanelsA][Shape::kMr];
-      int rows[kPanelsA];
-      for (int g = 0; g < count; ++g) {
-        const int64_t i0 = (panel + g) * Shape::kMr;
-        rows[g] = static_cast<int>(min_of(x.m - i0, int64_t{Shape::kMr}));
-        for (int i = 0; i < Shape::kMr; ++i) c_of_row[g][i] = row(i0 + min_of(i, rows[g] - 1)) + part.j0;
-      }
-      Epilogue<T> e = epilogue;
-      for (int64_t q = first; q < last; ++q) {
-        const int64_t j = q * Shape::kNr;
-        const int width = static_cast<int>(min_of(part.columns - j, int64_t{Shape::kNr}));
-        e.bias = bias ? bias + part.j0 + j : nullptr;
-        for (int g = 0; g < count; ++g) {
-          C* c_rows[Shape::kMr];
-          for (int i = 0; i < Shape::kMr; ++i) c_rows[i] = c_of_row[g][i] + j;
-          const T* a = panels_a + g * Shape::kPanel;
-          const T* b = part.b + j * part.depth;
-          if constexpr (kNarrow) {
-            T scratch[Shape::kMr * Shape::kNr];
-            T* sums[Shape::kMr];
-            for (int i = 0; i < Shape::kMr; ++i)
-              sums[i] = first_depth && last_depth ? scratch + i * Shape::kNr
-                                                  : partial + (first_of_all + g * Shape::kMr + min_of(i, rows[g] - 1)) * nc + j;
-            run_tile<V, layout>(part.depth, a, b, sums, rows[g], width,
-                                Epilogue<T>{alpha, nullptr, Activation::none, !first_depth, false});
-            e.add = accumulate;
-            if (last_depth) finish_tile<V>(sums, c_rows, rows[g], width, e);
-          } else {
-            run_tile<V, layout>(part.depth, a, b, c_rows, rows[g], width, e);
-          }
-        }
-      }
-    }
-  };
-
-  const RowPieces pieces(ceil_div(x.m, Shape::kMr), region.threads);
-  for (int64_t j0 = 0; j0 < x.n; j0 += nc) {
-    const int64_t columns = min_of(nc, x.n - j0), panels = ceil_div(columns, Shape::kNr);
-    // Where the rows are few, the columns are cut too.
-    const int64_t cuts = region.threads == 1 ? 1 : ceil_div(8 * int64_t{region.threads}, max_of(pieces.count, int64_t{1}));
-    const int64_t column_groups = min_of(panels, cuts);
-    for (int64_t p0 = 0; p0 < max_of(x.k, int64_t{1}); p0 += together) {  // a depth of 0 still writes c
-      const int64_t blocks = max_of(int64_t{1}, ceil_div(min_of(together, x.k - p0), kc));
-      const auto part = [&](int64_t block) {
-        const int64_t p = p0 + block * kc;
-        return Part<T>{j0, columns, p, min_of(kc, x.k - p), packed + block * kc * panels * Shape::kNr};
-      };
-      const int64_t least = max_of(int64_t{1}, 16384 / max_of(kc * Shape::kNr, int64_t{1}));
-      parallel_for(region, blocks * panels, least, [&](int64_t begin, int64_t end) {
-        for (int64_t block = begin / panels; block * panels < end; ++block) {
-          const Part<T> t = part(block);
-          const int64_t first = max_of(begin - block * panels, int64_t{0}), last = min_of(end - block * panels, panels);
-          const int64_t j = first * Shape::kNr;
-          pack_b(j0 + j, min_of(columns, last * Shape::kNr) - j, t.p0, t.depth, t.b + j * t.depth);
-        }
-      });
-      parallel_chunks(region, pieces.count * column_groups, [&](int64_t job, int thread) {
-        const int64_t piece = job / column_groups, side = job % column_groups;
-        for (int64_t block = 0; block < blocks; ++block)
-          tiles(part(block), pieces.begin(piece), pieces.begin(piece + 1), panels * side / column_groups,
-                panels * (side + 1) / column_groups,
-                all_panels_a + thread * kPanelsA * Shape::kPanel, thread);
-      });
-    }
-  }
+  BlockedProduct<V, layout, PackA, PackB, Row>(x, alpha, bias, activation, accumulate, pack_a, pack_b, row)
+      .run(context, workspace, alone);
 }
 
 }  // namespace

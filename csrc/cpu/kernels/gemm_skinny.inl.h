@@ -1,0 +1,164 @@
+// Products of very few rows or columns, straight from the source: packing would cost more than the product.
+//
+//   dot_product  c = a b^T, both with the depth along a row: dot products of rows
+//   row_product  few rows times b as it is stored: multiples of whole rows of b are added up
+#pragma once
+#include "cpu/kernels/gemm_core.inl.h"
+
+namespace smelt {
+namespace {
+
+// Sums of R rows of a times Q rows of b, to out[i * Q + j].
+template <class V, int R, int Q, class S>
+__attribute__((noinline)) void dot_tile(int64_t k, const S* a, int64_t lda, const S* b, int64_t ldb, typename V::T* out) {
+  V acc[R][Q];
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < Q; ++j) acc[i][j] = V::zero();
+  each_vector<V>(k, [&](int64_t p, int lanes) __attribute__((always_inline)) {
+    V av[R];
+#pragma GCC unroll 4
+    for (int i = 0; i < R; ++i) av[i] = load<V>(a + i * lda + p, lanes);
+#pragma GCC unroll 8
+    for (int j = 0; j < Q; ++j) {
+      const V bv = load<V>(b + j * ldb + p, lanes);
+#pragma GCC unroll 4
+      for (int i = 0; i < R; ++i) acc[i][j] = fma(av[i], bv, acc[i][j]);
+    }
+  });
+#pragma GCC unroll 4
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < Q; ++j) out[i * Q + j] = sum(acc[i][j]);
+}
+
+// R rows times `columns` columns, as many at once as registers hold. Each sum is formed in the same way in every tile.
+template <class V, int R, int Q, class S, class C>
+void dot_rows(int64_t k, const S* a, int64_t lda, const S* b, int64_t ldb, C* c, int64_t ldc, int64_t columns,
+              Epilogue<typename V::T> e) {
+  using T = typename V::T;
+  int64_t j = 0;
+  for (; j + Q <= columns; j += Q) {
+    T sums[R * Q];
+    dot_tile<V, R, Q>(k, a, lda, b + j * ldb, ldb, sums);
+    T* sums_of_row[R];
+    C* c_rows[R];
+    for (int i = 0; i < R; ++i) {
+      sums_of_row[i] = sums + i * Q;
+      c_rows[i] = c + i * ldc + j;
+      for (int q = 0; q < Q; ++q) sums_of_row[i][q] *= e.alpha;
+    }
+    finish_tile<V>(sums_of_row, c_rows, R, Q, e);
+    if (e.bias) e.bias += Q;
+  }
+  if constexpr (Q > 1)
+    if (j < columns) dot_rows<V, R, (Q > 4 ? 4 : Q / 2)>(k, a, lda, b + j * ldb, ldb, c + j, ldc, columns - j, e);
+}
+
+template <class V, class S, class C>
+void dot_product(Context& context, const Extent& x, const S* a, int64_t lda, const S* b, int64_t ldb, C* c, int64_t ldc,
+                 const Epilogue<typename V::T>& epilogue, bool alone) {
+  // A block of rows of a stays in the second cache while b passes by; some rows of b stay in the first.
+  const int64_t row_block = max_of(int64_t{3}, 32768 / max_of(x.k, int64_t{1}) / 3 * 3);
+  constexpr int64_t kColumns = 12;
+  const auto part = [&](int64_t first_row, int64_t last_row, int64_t first, int64_t last) {
+    Epilogue<typename V::T> e = epilogue;
+    for (int64_t i0 = first_row; i0 < last_row; i0 += row_block) {
+      const int64_t end = min_of(i0 + row_block, last_row);
+      for (int64_t j = first; j < last; j += kColumns) {
+        const int64_t count = min_of(kColumns, last - j);
+        e.bias = epilogue.bias ? epilogue.bias + j : nullptr;
+        for (int64_t i = i0; i < end; i += 3) {
+          const S* rows = a + i * lda;
+          C* out = c + i * ldc + j;
+          const int64_t rest = end - i;
+          if (rest >= 3)
+            dot_rows<V, 3, 4>(x.k, rows, lda, b + j * ldb, ldb, out, ldc, count, e);
+          else if (rest == 2)
+            dot_rows<V, 2, 6>(x.k, rows, lda, b + j * ldb, ldb, out, ldc, count, e);
+          else
+            dot_rows<V, 1, 8>(x.k, rows, lda, b + j * ldb, ldb, out, ldc, count, e);
+        }
+      }
+    }
+  };
+  if (alone || is_small(x)) return part(0, x.m, 0, x.n);
+  constexpr int64_t kPiece = 12;  // whole tiles
+  const bool by_rows = x.m > x.n;
+  parallel_for(context, ceil_div(by_rows ? x.m : x.n, kPiece), 1, [&](int64_t begin, int64_t end) {
+    begin *= kPiece;
+    end *= kPiece;
+    by_rows ? part(begin, min_of(end, x.m), 0, x.n) : part(0, x.m, begin, min_of(end, x.n));
+  });
+}
+
+// sums[r][j] += over q of a[q][r] times b[q][j], for R rows and Q rows of b.
+template <class V, int R, int Q, class S>
+void add_rows(const typename V::T (&a)[Q][R], const S* b, int64_t ldb, int64_t columns, typename V::T* const* sums) {
+  each_vector<V>(columns, [&](int64_t j, int lanes) {
+    V bv[Q];
+    for (int q = 0; q < Q; ++q) bv[q] = load<V>(b + q * ldb + j, lanes);
+    for (int r = 0; r < R; ++r) {
+      V v = load<V>(sums[r] + j, lanes);
+      for (int q = 0; q < Q; ++q) v = fma(V::set(a[q][r]), bv[q], v);
+      store(sums[r] + j, v, lanes);
+    }
+  });
+}
+
+constexpr int64_t kRowsAtOnce = 4;
+
+// R rows from row i on, columns [first, last); a(i, p) is an element of a.
+template <class V, int R, class S, class C, class A>
+void few_rows(int64_t i, int64_t k, const A& a, const S* b, int64_t ldb, C* c, int64_t ldc, int64_t first, int64_t last,
+              Epilogue<typename V::T> e) {
+  using T = typename V::T;
+  constexpr int64_t kColumns = 1024;  // whose sums stay in the first cache
+  const T* const bias = e.bias;
+  for (int64_t j = first; j < last; j += kColumns) {
+    const int64_t count = min_of(kColumns, last - j);
+    T sums[R][kColumns];
+    T* sums_of_row[R];
+    C* c_rows[R];
+    for (int r = 0; r < R; ++r) {
+      for (int64_t q = 0; q < count; ++q) sums[r][q] = 0;
+      sums_of_row[r] = sums[r];
+      c_rows[r] = c + (i + r) * ldc + j;
+    }
+    int64_t p = 0;
+    for (; p + kRowsAtOnce <= k; p += kRowsAtOnce) {
+      T factors[kRowsAtOnce][R];
+      for (int q = 0; q < kRowsAtOnce; ++q)
+        for (int r = 0; r < R; ++r) factors[q][r] = a(i + r, p + q);
+      add_rows<V, R, kRowsAtOnce>(factors, b + p * ldb + j, ldb, count, sums_of_row);
+    }
+    for (; p < k; ++p) {
+      T factors[1][R];
+      for (int r = 0; r < R; ++r) factors[0][r] = a(i + r, p);
+      add_rows<V, R, 1>(factors, b + p * ldb + j, ldb, count, sums_of_row);
+    }
+    for (int r = 0; r < R; ++r)
+      for (int64_t q = 0; q < count; ++q) sums[r][q] *= e.alpha;
+    e.bias = bias ? bias + j : nullptr;
+    finish_tile<V>(sums_of_row, c_rows, R, static_cast<int>(count), e);
+  }
+}
+
+template <class V, class S, class C, class A>
+void row_product(Context& context, const Extent& x, const A& a, const S* b, int64_t ldb, C* c, int64_t ldc,
+                 const Epilogue<typename V::T>& e, bool alone) {
+  const auto columns = [&](int64_t first, int64_t last) {
+    int64_t i = 0;
+    for (; i + 2 <= x.m; i += 2) few_rows<V, 2>(i, x.k, a, b, ldb, c, ldc, first, last, e);
+    if (i < x.m) few_rows<V, 1>(i, x.k, a, b, ldb, c, ldc, first, last, e);
+  };
+  if (alone || is_small(x)) return columns(0, x.n);
+  constexpr int64_t kPiece = 64;
+  parallel_for(context, ceil_div(x.n, kPiece), 1, [&](int64_t begin, int64_t end) {
+    columns(begin * kPiece, min_of(end * kPiece, x.n));
+  });
+}
+
+}  // namespace
+}  // namespace smelt

@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 
 import smelt  # noqa: E402
 from bench import shapes  # noqa: E402
-from smelt import bench, nn  # noqa: E402
+from smelt import bench, kernels, nn  # noqa: E402
 from smelt.bench import models  # noqa: E402
 
 LOAD_LIMIT = 0.1
@@ -150,15 +150,42 @@ def gemm_random() -> Row:
     return gemm_set(40, "float32", 1.1, 0.8)
 
 
-def step_row(name: str, target: float) -> Row:
+@claim("gemm bf16 named shapes", "geometric mean >= 1.5x of PyTorch, worst >= 0.9x")
+def gemm_named_bf16() -> Row:
+    return gemm_set(0, "bfloat16", 1.5, 0.9)
+
+
+@claim("gemm bf16 40 random shapes, seed 1", "geometric mean >= 1.5x of PyTorch, worst >= 0.9x")
+def gemm_random_bf16() -> Row:
+    return gemm_set(40, "bfloat16", 1.5, 0.9)
+
+
+@claim("gemm fp32 2048, share of the FMA limit", ">= 88 %")
+def gemm_share() -> Row:
+    quiet()
+    a, b = smelt.randn(2048, 2048), smelt.randn(2048, 2048)
+    shares = []
+    for _ in range(9):  # the limit anew each time
+        begin = time.perf_counter()
+        smelt.matmul(a, b)
+        rate = 2e-9 * 2048**3 / (time.perf_counter() - begin)
+        shares.append(rate / bench.limits(megabytes=1)["fma_gflops"])
+    share = float(np.median(shares))
+    return result(share >= 0.88, f"{100 * share:.0f} % ({100 * min(shares):.0f} to {100 * max(shares):.0f})", n=9)
+
+
+def step_row(name: str, target: float, precision: str = "float32") -> Row:
     peer()
-    ours, model = models.smelt_step(name)
-    candidates = list(models.torch_steps(name, model))  # copies the weights before our first step
+    ours, model = models.smelt_step(name, precision)
+    candidates = list(models.torch_steps(name, model, precision))  # copies the weights before our first step
+    rounding = 1e-5 if precision == "float32" else 2.0**-8
     first = ours()
     times: list[tuple[float, str, models.Step]] = []
     for label, step in candidates:
         theirs = step()
-        assert abs(first - theirs) <= 1e-5 * abs(first), f"first losses must be equal, {first} and {theirs} ({label})"
+        assert abs(first - theirs) <= rounding * abs(first), (
+            f"first losses must be equal, {first} and {theirs} ({label})"
+        )
         for _ in range(3):
             step()
         begin = time.perf_counter()
@@ -172,6 +199,11 @@ def step_row(name: str, target: float) -> Row:
 @claim("mlp step fp32", ">= 1.0x of PyTorch")
 def mlp_step() -> Row:
     return step_row("mlp", 1.0)
+
+
+@claim("mlp step bf16", ">= 2.3x of PyTorch")
+def mlp_step_bf16() -> Row:
+    return step_row("mlp", 2.3, "bf16")
 
 
 @claim("cnn step fp32", ">= 1.0x of PyTorch")
@@ -223,6 +255,25 @@ def verdicts() -> Row:
     same = sum(bench.compare(plain, plain, pairs=31).verdict == "no difference" for _ in range(20))
     found = sum(bench.compare(plain, slower, pairs=31).verdict == "faster" for _ in range(20))
     return result(same >= 19 and found >= 19, f"no difference in {same} of 20, found in {found} of 20", n=31)
+
+
+@claim("AdamW with the bf16 mirror, 64 M parameters", ">= 92 % of an in-place stream")
+def adamw_mirror() -> Row:
+    quiet()
+    n = 64 << 20
+    p, g, m, v = (smelt.full(n, value) for value in (1.0, 0.5, 0.0, 0.0))
+    mirror = smelt.zeros(n, dtype="bfloat16")
+    shares, rates = [], []
+    for step in range(1, 10):
+        begin = time.perf_counter()
+        kernels.adam(p, g, m, v, lr=1e-3, step=step, weight_decay=0.01, mirror=mirror)
+        rates.append(30e-9 * n / (time.perf_counter() - begin))
+        begin = time.perf_counter()
+        done = kernels.probe(g, "update")
+        shares.append(rates[-1] / (1e-9 * done / (time.perf_counter() - begin)))
+    share = float(np.median(shares))
+    text = f"{100 * share:.0f} % ({100 * min(shares):.0f} to {100 * max(shares):.0f}), {np.median(rates):.1f} GB/s"
+    return result(share >= 0.92, text, n=9)
 
 
 @claim("CPU wheel", "<= 6 MB")
@@ -301,6 +352,19 @@ def mnist_accuracy() -> Row:
     mean = float(np.mean([r["test"]["accuracy"] for r in runs]))
     each = [r["test"]["accuracy"] for r in runs]
     return result(mean >= 0.993, f"{100 * mean:.2f} %", each=each, seconds=[r["seconds"] for r in runs], n=3)
+
+
+@claim("mnist, bf16 against float32, cnn, 2 epochs, 5 seeds", "|difference of means| <= 2 standard errors")
+def mnist_bf16() -> Row:
+    def runs(precision: str) -> np.ndarray:
+        options = ("mnist", "--model", "cnn", "--epochs", "2", "--precision", precision)
+        return np.array([train(*options, "--seed", str(seed))["test"]["accuracy"] for seed in range(5)])
+
+    wide, low = runs("float32"), runs("bf16")
+    difference = float(low.mean() - wide.mean())
+    error = float(np.sqrt(wide.var(ddof=1) / 5 + low.var(ddof=1) / 5))
+    text = f"{100 * low.mean():.3f} % against {100 * wide.mean():.3f} %, standard error {100 * error:.3f} %"
+    return result(abs(difference) <= 2 * error, text, bf16=low.tolist(), float32=wide.tolist(), n=5)
 
 
 def newcomer(command: str) -> tuple[float, str]:

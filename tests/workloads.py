@@ -146,7 +146,9 @@ def _optimizers(make, rng):
 
 
 def _probe(make, rng):
-    return [smelt.tensor([kernels.probe(smelt.zeros(4096), kind, 2) for kind in ("fma", "read", "write", "copy")])]
+    return [
+        smelt.tensor([kernels.probe(smelt.zeros(4096), kind, 2) for kind in ("fma", "read", "write", "copy", "update")])
+    ]
 
 
 WORKLOADS = {

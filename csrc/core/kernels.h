@@ -834,7 +834,7 @@ struct AdamArgs {
 
 // ----------------------------------------------------------------------------------------------------------- probes
 
-enum class ProbeKind : uint8_t { fma, read, write, copy };
+enum class ProbeKind : uint8_t { fma, read, write, copy, update };
 
 // What the machine can do at best, for benchmarks: every thread works on its own share.
 struct ProbeArgs {

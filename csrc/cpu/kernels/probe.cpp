@@ -1,4 +1,4 @@
-// Limits of the machine: multiply-adds from registers, reading, writing and copying memory.
+// Limits of the machine: multiply-adds from registers, reading, writing, copying and updating memory.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
 
@@ -43,6 +43,21 @@ double copy(float* p, int64_t n) {  // the first half to the second
   return 8.0 * static_cast<double>(half);
 }
 
+double update(float* p, int64_t n) {
+  const VecF one = VecF::set(1);
+  for (int64_t i = 0; i + VecF::W <= n; i += VecF::W) (VecF::load(p + i) + one).store(p + i);
+  return 8.0 * static_cast<double>(n);
+}
+
+double move(ProbeKind kind, float* p, int64_t n) {
+  switch (kind) {
+    case ProbeKind::read: return read(p, n);
+    case ProbeKind::write: return write(p, n);
+    case ProbeKind::update: return update(p, n);
+    default: return copy(p, n);
+  }
+}
+
 Status probe(const ProbeArgs& a, Context& context) noexcept {
   const int64_t threads = context.threads, share = a.n / threads;
   double done[256] = {};
@@ -52,8 +67,7 @@ Status probe(const ProbeArgs& a, Context& context) noexcept {
       done[i] = multiply_add(a.rounds);
       return;
     }
-    for (int64_t r = 0; r < a.rounds; ++r)
-      done[i] += a.kind == ProbeKind::read ? read(p, share) : a.kind == ProbeKind::write ? write(p, share) : copy(p, share);
+    for (int64_t r = 0; r < a.rounds; ++r) done[i] += move(a.kind, p, share);
   });
   *a.done = 0;
   for (int64_t i = 0; i < threads; ++i) *a.done += done[i];

@@ -293,7 +293,8 @@ def limits(megabytes: int = 256) -> dict[str, float]:
         megabytes: memory to move, more than the caches hold.
 
     Returns:
-        ``fma_gflops`` from registers, ``read_gbs``, ``write_gbs`` and ``copy_gbs`` of memory; each the best of 5.
+        ``fma_gflops`` from registers, ``read_gbs``, ``write_gbs``, ``copy_gbs`` and ``update_gbs`` (in place) of memory; each the
+        best of 5.
 
     Example:
         >>> smelt.bench.limits(megabytes=1)["fma_gflops"] > 0
@@ -314,4 +315,5 @@ def limits(megabytes: int = 256) -> dict[str, float]:
         "read_gbs": best("read", 1),
         "write_gbs": best("write", 1),
         "copy_gbs": best("copy", 1),
+        "update_gbs": best("update", 1),
     }

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import functions, losses, nn, optim
+from ..precision import autocast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,11 +88,12 @@ def batch(name: str, rows: int = 128) -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(rows, *MODELS[name][1])).astype(np.float32), rng.integers(0, 10, rows)
 
 
-def smelt_step(name: str) -> tuple[Step, nn.Sequential]:
+def smelt_step(name: str, precision: str = "float32") -> tuple[Step, nn.Sequential]:
     """smelt's training step.
 
     Args:
         name: of the network.
+        precision: ``"float32"`` or ``"bf16"``.
 
     Returns:
         The step, and the network that it trains.
@@ -108,7 +110,8 @@ def smelt_step(name: str) -> tuple[Step, nn.Sequential]:
 
     def step() -> float:
         optimizer.zero_grad()
-        loss = losses.cross_entropy(model(x), y)
+        with autocast(precision):
+            loss = losses.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         return float(loss.item())
@@ -161,12 +164,13 @@ def torch_model(model: nn.Sequential) -> Any:
     return torch.nn.Sequential(*layers)
 
 
-def torch_steps(name: str, model: nn.Sequential) -> Iterator[tuple[str, Step]]:
+def torch_steps(name: str, model: nn.Sequential, precision: str = "float32") -> Iterator[tuple[str, Step]]:
     """PyTorch's step in every configuration that may be its best; weights are those of `model` now.
 
     Args:
         name: of the network.
         model: smelt's, before its first step.
+        precision: ``"float32"`` or ``"bf16"``.
 
     Returns:
         Configurations and steps.
@@ -196,7 +200,8 @@ def torch_steps(name: str, model: nn.Sequential) -> Iterator[tuple[str, Step]]:
             forward: Any = forward, optimizer: Any = optimizer, images: Any = images, labels: Any = labels
         ) -> float:
             optimizer.zero_grad(set_to_none=True)
-            loss = torch.nn.functional.cross_entropy(forward(images), labels)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+                loss = torch.nn.functional.cross_entropy(forward(images), labels)
             loss.backward()
             optimizer.step()
             return float(loss.item())

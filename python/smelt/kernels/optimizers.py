@@ -10,7 +10,7 @@ from ._call import Call, choose
 
 __all__ = ["adam", "clip_scale", "probe", "sgd", "sum_squares"]
 
-_PROBES = ("fma", "read", "write", "copy")
+_PROBES = ("fma", "read", "write", "copy", "update")
 _MAX_GROUPS = 60  # of a step block
 _GROUP = 8  # doubles of each
 
@@ -213,8 +213,8 @@ def probe(memory: Any, kind: str, rounds: int = 1, *, impl: str | None = None) -
     """What the machine can do at best; `smelt.bench.limits` times it.
 
     Args:
-        memory: (n) float32 to work on, overwritten by ``"write"`` and ``"copy"``.
-        kind: ``"fma"`` (from registers), ``"read"``, ``"write"`` or ``"copy"``.
+        memory: (n) float32 to work on, overwritten by ``"write"``, ``"copy"`` and ``"update"``.
+        kind: ``"fma"`` (from registers), ``"read"``, ``"write"``, ``"copy"`` or ``"update"`` (in place).
         rounds: how often.
         impl: a candidate.
 

@@ -16,6 +16,9 @@ bool by_dots(const GemmArgs& a) {
 }
 bool by_rows(const GemmArgs& a) { return !a.transpose_b && a.m <= 6; }
 
+// A is read too few times for a copy to pay.
+bool takes_columns(const GemmArgs& a) { return a.transpose_a && dtype_size(a.dtype) >= 4 && a.n <= 64; }
+
 bool takes(const GemmArgs& a) { return takes_sums(a.dtype, a.c_dtype); }
 
 template <class S>
@@ -78,7 +81,23 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
   };
   const Extent extent{a.m, a.n, a.k};
   const T alpha = static_cast<T>(a.alpha);
-  if (a.transpose_a) {
+  if (takes_columns(a)) {
+    if constexpr (is_real<S>) {
+      const auto point = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
+        each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
+          auto* columns = reinterpret_cast<Columns<T>*>(panel);
+          const T* source = pa + p * a.lda + first;
+          *columns = {source, a.lda};
+          if (count == Tile<V>::kMr) return;
+          T* const copy = panel + sizeof(Columns<T>) / sizeof(T);  // the last panel: nothing is read beyond the rows
+          pack_copy(source, a.lda, depth, count, Tile<V>::kMr, copy);
+          *columns = {copy, Tile<V>::kMr};
+        });
+      };
+      blocked_product<V, LayoutA::columns>(context, extent, alpha, bias, a.activation, a.accumulate, workspace, alone, point,
+                                           pack_b, row);
+    }
+  } else if (a.transpose_a) {
     const auto pack_a = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
       each_row_panel_slice<V>(i, rows, depth, dst, [&](int64_t first, int count, int64_t q, int64_t length, T* panel) {
         pack_interleaved<V>(pa + (p + q) * a.lda + first, a.lda, length, count, a.m - first, panel);

@@ -2,7 +2,8 @@
 //
 // B is packed in panels of kNr columns, (panels, k, kNr). A is taken a panel of kMr rows at a time, in the layout that
 // costs least: row-major with a constant row pitch or interleaved (k, kMr), whichever is a plain copy of the source; or
-// not copied at all, as runs of elements that lie together, each run with a pointer for every row. A tile of kMr x kNr
+// not copied at all, as runs of elements that lie together, each run with a pointer for every row, or as columns of the source
+// that lie together. A tile of kMr x kNr
 // stays in registers over a block of the depth; the depth is cut by shape alone, rows and columns freely.
 //
 // Two orders of the loops, by the caches of the instruction set's machines (blocking.h). With kPanelsA = 1 a panel of A
@@ -25,7 +26,7 @@ struct Tile {  // float64 has one lane: a small tile for checks
   static constexpr int64_t kPanel = kMr * kPitch;  // elements of a panel of A
 };
 
-enum class LayoutA { rows, interleaved, runs };
+enum class LayoutA { rows, interleaved, runs, columns };
 
 // Runs of one length that cover the depth: element c of run r of row i is pointers[r * kMr + i][c]. Lies at the start of a
 // panel's memory.
@@ -34,6 +35,13 @@ struct Runs {
   int64_t length;       // of a run
   int64_t skip;         // elements of the first run that come before this block of the depth
   const T* pointers[];  // (runs, kMr)
+};
+
+// Elements of one depth that lie together, and the way to those of the next one. Lies at the start of a panel's memory.
+template <class T>
+struct Columns {
+  const T* first;
+  int64_t step;
 };
 
 // What happens to a finished element: v = alpha * v, + c (old content or earlier depth blocks), + bias, activation.
@@ -87,6 +95,11 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const typename V::T* a, c
       k -= end - c;
       for (; c < end; ++c) advance([&](int i) __attribute__((always_inline)) { return pointers[i][c]; });
     }
+  } else if constexpr (layout == LayoutA::columns) {
+    const auto* columns_of_a = reinterpret_cast<const Columns<T>*>(a);
+    const T* column = columns_of_a->first;
+    for (int64_t p = 0; p < k; ++p, column += columns_of_a->step)
+      advance([&](int i) __attribute__((always_inline)) { return column[i]; });
   } else {
     constexpr int64_t kRowStep = layout == LayoutA::rows ? Shape::kPitch : 1;
     for (int64_t p = 0; p < k; ++p) {

@@ -165,7 +165,7 @@ inline VecF erf(VecF x) {
   p = fma(p, t, VecF::set(-0.026865437626838684f));
   p = fma(p, t, VecF::set(0.11283782869577408f));
   p = fma(p, t, VecF::set(-0.37612637877464294f));
-  p = fma(p, t, VecF::set(1.128379225730896f));
+  p = fma(p, t, VecF::set(0.1283791661262512f));
   VecF q = VecF::set(1.6150449937413214e-06f);
   q = fma(q, c, VecF::set(-4.561102105071768e-05f));
   q = fma(q, c, VecF::set(0.0005929505568929017f));
@@ -176,13 +176,16 @@ inline VecF erf(VecF x) {
   q = fma(q, c, VecF::set(-1.1301703453063965f));
   q = fma(q, c, VecF::set(0.00030417676316574216f));
   const VecF big = VecF::set(1) - exp(q);
-  const VecF y = select(z < VecF::set(1), p * x, select(x < VecF::zero(), -big, big));
+  const VecF y = select(z < VecF::set(1), fma(p, x, x), select(x < VecF::zero(), -big, big));
   return select(is_nan(x), x, y);
 }
 
 template <class V>
 inline V sigmoid(V x) {
-  return constant<V>(1) / (constant<V>(1) + exp(-x));
+  // Of the absolute value, so that e <= 1: then the rounding of 1 + e is known and corrected.
+  const V one = constant<V>(1), e = exp(-abs(x)), s = one + e, lost = e - (s - one), t = one / s;
+  const V y = fma(-(t * lost), t, t);
+  return select(x < V::zero(), e * y, y);
 }
 // log(1 + e^x) without overflow.
 template <class V>

@@ -293,8 +293,8 @@ def limits(megabytes: int = 256) -> dict[str, float]:
         megabytes: memory to move, more than the caches hold.
 
     Returns:
-        ``fma_gflops`` from registers, ``read_gbs``, ``write_gbs``, ``copy_gbs`` and ``update_gbs`` (in place) of memory; each the
-        best of 5.
+        ``fma_gflops`` from registers; ``read_gbs``, ``write_gbs``, ``copy_gbs`` and ``update_gbs`` (in place) of memory; each
+        the best of 5.
 
     Example:
         >>> smelt.bench.limits(megabytes=1)["fma_gflops"] > 0

@@ -7,7 +7,7 @@ import pytest
 
 import smelt
 from smelt import bench
-from smelt.bench import report, suites
+from smelt.bench import models, report, suites
 from smelt.cli import main
 
 
@@ -169,7 +169,7 @@ def test_the_list(capsys):
         (["gemm", "--shape", "3x4"], "--shape must be MxNxK with positive integers, got '3x4'"),
         (["gemm", "--shape", "3x0x4"], "--shape must be MxNxK"),
         (["optim", "--shape", "3x4"], "--shape must be N with"),
-        (["step", "--shape", "3x4"], "--shape must be of mlp, cnn for step, got '3x4'"),
+        (["step", "--shape", "3x4"], "--shape must be of mlp, cnn, .* for step, got '3x4'"),
         (["gemm", "--dtype", "int32"], "--dtype must be float32 or .* for gemm, got 'int32'"),
         (["gemm", "--against", "caffe"], "--against must be of numpy, torch, jax, got 'caffe'"),
         (["gemm", "--impl", "no"], "--impl must begin the name of one kernel of slot gemm .*, got 'no'"),
@@ -190,3 +190,43 @@ def test_a_peer_that_is_not_installed(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "jax", None)
     assert main(["bench", *QUICK, "--against", "jax"]) == 2
     assert "--against jax: jax is not installed; pip install jax" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------------- the networks
+
+PARAMETERS = {
+    "mlp": 535_818,
+    "cnn": 421_738,
+    "block": 2_100_736,
+    "resnet18": 11_173_962,
+    "resnet50": 25_557_032,
+    "gpt": 3_290_624,
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_networks_have_their_known_size_and_take_their_batch(name):
+    model = models.MODELS[name].build()
+    assert sum(p.size for p in model.parameters()) == PARAMETERS[name]
+    x, y = models.batch(name, 2)
+    assert x.shape == (2, *models.MODELS[name].shape) and len(y) == 2
+    assert model.check(smelt.from_numpy(x)) == []
+
+
+def test_the_decoder_sees_no_future():
+    model = models.networks.GPT(11, 8, 2, 12, 3).eval()
+    tokens = np.random.default_rng(0).integers(0, 11, (2, 8))
+    later = tokens.copy()
+    later[:, 5:] = (later[:, 5:] + 1) % 11
+    with smelt.no_grad():
+        a, b = (model(smelt.from_numpy(t)).numpy() for t in (tokens, later))
+    np.testing.assert_array_equal(a[:, :5], b[:, :5])
+    assert np.abs(a[:, 5:] - b[:, 5:]).min(axis=-1).max() > 0
+
+
+def test_residual_blocks_learn():
+    block = models.networks.Bottleneck(8, 4, 2)
+    x = smelt.randn(2, 6, 6, 8)
+    y = block(x)
+    y.sum().backward()
+    assert y.shape == (2, 3, 3, 16) and all(p.grad is not None for p in block.parameters())

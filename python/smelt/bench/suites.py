@@ -76,7 +76,8 @@ class Case:
             contender.run()
             got_all = contender.result()
             if not self.expected:  # nothing to compute it from: the first contender's result, to rounding
-                self.expected = [(np.asarray(g, np.float64), 1e-5 * np.abs(g)) for g in got_all]
+                share = 2.0**-8 if self.dtype == "bfloat16" else 1e-5
+                self.expected = [(np.asarray(g, np.float64), share * np.abs(g)) for g in got_all]
             for got, (wanted, bound) in zip(got_all, self.expected, strict=True):
                 excess = np.max(np.abs(np.asarray(got, np.float64) - wanted) - bound, initial=-1.0)
                 if not excess <= 0:
@@ -357,7 +358,7 @@ def _step_shapes(shapes: Sequence[str], random: int, seed: int) -> list[str]:
     for name in shapes:
         if name not in MODELS:
             raise ValueError(f"--shape must be of {', '.join(MODELS)} for step, got {name!r}")
-    return list(shapes) or list(MODELS)
+    return list(shapes) or ["mlp", "cnn"]  # the others take long
 
 
 def _step(name: str, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any) -> Case:
@@ -365,10 +366,11 @@ def _step(name: str, dtype: str, impls: Sequence[str], modules: dict[str, Any], 
     from . import models
 
     case = Case(f"step {name}", dtype, 0.0, 0.0)
-    step, model = models.smelt_step(name)
+    precision = "bf16" if dtype == "bfloat16" else dtype
+    step, model = models.smelt_step(name, precision)
     steps = [("smelt", step)]
     if "torch" in modules:
-        steps += [(f"torch {label}", rival) for label, rival in models.torch_steps(name, model)]
+        steps += [(f"torch {label}", rival) for label, rival in models.torch_steps(name, model, precision)]
     for label, one in steps:
         case.contenders[label] = _first_loss(one)
     return case
@@ -419,5 +421,5 @@ SUITES = {
     "norm": Suite(
         "layer norm and softmax", "ROWSxD", ("layer_norm", "softmax"), ("float32", "float64"), _norm_shapes, _norm
     ),
-    "step": Suite("training steps of whole networks", "MODEL", (), ("float32",), _step_shapes, _step),
+    "step": Suite("training steps of whole networks", "MODEL", (), ("float32", "bfloat16"), _step_shapes, _step),
 }

@@ -8,6 +8,7 @@ import pytest
 import smelt
 from smelt import functions, kernels, losses, nn, optim
 from tests.cases import UNIT
+from tests.processes import python
 
 LOW = UNIT["bfloat16"]
 PICTURE = (2, 6, 6, 3)
@@ -82,6 +83,14 @@ def test_float32(name):
         assert WIDE_CALLS[name](x).dtype == "float32"
 
 
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_statistics_made_of_sums(name):
+    x = smelt.ones(*PICTURE, dtype="bfloat16")
+    assert getattr(smelt, name)(x, 0).dtype == "bfloat16"
+    with smelt.autocast("bf16"):
+        assert getattr(smelt, name)(x, 0).dtype == "float32"
+
+
 @pytest.mark.parametrize("name", FOLLOWING)
 def test_others_follow(name):
     with smelt.autocast("bf16"):
@@ -102,6 +111,8 @@ def test_where_operands_differ_the_low_dtype_wins():
         assert {name: str(call().dtype) for name, call in calls.items()} == dict.fromkeys(calls, "bfloat16")
         residual = smelt.batch_norm(b, *(smelt.ones(3) for _ in range(4)), training=False, residual=a)
         assert residual.dtype == "bfloat16"
+        other = smelt.batch_norm(a, *(smelt.ones(3) for _ in range(4)), training=False, residual=b)
+        assert other.dtype == "bfloat16"
         assert (a + smelt.ones(2, 3, dtype="int64")).dtype == "float32"
         assert (a.to("float64") + b).dtype == "float64"  # as without autocast
 
@@ -133,6 +144,27 @@ def test_where_it_is_in_force():
     for given in ("fp16", "int8", 3):
         with pytest.raises(ValueError, match=f"autocast: precision must be 'bf16' or 'float32', got {given!r}"):
             smelt.autocast(given)
+
+
+def test_errors_name_the_dtypes_that_were_given():
+    with smelt.autocast("bf16"):
+        with pytest.raises(TypeError, match="linear: input is float64, weight is float32: both must"):
+            functions.linear(smelt.ones(2, 3, dtype="float64"), smelt.ones(4, 3))
+        with pytest.raises(TypeError, match="conv2d: input is float16, weight is float32: both must"):
+            functions.conv2d(smelt.ones(1, 3, 3, 3, dtype="float16"), smelt.ones(4, 3, 3, 3))
+
+
+def test_generators_and_coroutines_are_refused():
+    def generator():
+        yield 1
+
+    async def coroutine():
+        pass
+
+    for function in (generator, coroutine):
+        for decorator in (smelt.autocast("bf16"), smelt.no_grad()):
+            with pytest.raises(TypeError, match="must not be a generator or coroutine"):
+                decorator(function)
 
 
 def test_check_mode():
@@ -279,6 +311,73 @@ def test_other_writes_make_a_new_mirror():
     assert casts(layer, x) == 0
 
 
+def test_memory_that_others_may_write_has_no_mirror(rng):
+    array, x = floats(rng, 4, 4), smelt.ones(2, 4)
+    weight = smelt.from_numpy(array).requires_grad_()
+    with smelt.autocast("bf16"):
+        assert np.abs(values(functions.linear(x, weight))).max() > 0
+        array[...] = 0
+        assert np.abs(values(functions.linear(x, weight))).max() == 0
+
+
+def test_raw_kernels_that_write_a_parameter_are_seen():
+    layer, _, x = trained()
+    casts(layer, x)
+    kernels.binary(layer.weight.detach().copy(), 2.0, "mul", out=layer.weight.detach())
+    assert casts(layer, x) == 1
+    x.requires_grad = True
+    loss = layer(x).sum()
+    kernels.fill(layer.weight.detach(), 0.0)
+    with pytest.raises(RuntimeError, match="changed in place after it was used"):
+        loss.backward()
+
+
+def test_a_mirror_that_nobody_asks_for_is_not_written():
+    layer, opt, x = trained()
+    casts(layer, x)
+    for expected in (0, 2):  # the step after a use still writes it, the next one does not
+        layer(x).sum().backward()
+        opt.step()
+        if expected == 0:
+            continue
+        assert casts(layer, x) == expected
+
+
+THREADS = """
+import threading
+import smelt
+from smelt import nn, optim
+
+smelt.set_num_threads(1)
+def work(models):
+    for model in models:
+        opt = optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(3):
+            with smelt.autocast("bf16"):
+                loss = model(smelt.ones(2, 1024)).float().sum()
+            loss.backward()
+            opt.step()
+models = [nn.Linear(1024, 1024) for _ in range(4)]
+shared = nn.Sequential(*[nn.Linear(1024, 1024) for _ in range(4)])
+def infer():
+    with smelt.no_grad(), smelt.autocast("bf16"):
+        results.append(shared(smelt.ones(1, 1024)).float().numpy().tobytes())
+results = []
+for jobs in ([lambda: work(models[:2]), lambda: work(models[2:])], [infer] * 4):
+    threads = [threading.Thread(target=job, daemon=True) for job in jobs]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+        assert not t.is_alive(), "threads wait for each other"
+assert len(set(results)) == 1 and len(results) == 4
+"""
+
+
+def test_threads_do_not_wait_for_each_other():
+    python(THREADS)
+
+
 def test_frozen_parameters_and_new_layouts():
     model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), smelt.randn(3, 4)
     opt = optim.SGD(model.parameters(), lr=0.1)
@@ -373,14 +472,14 @@ def test_trainer(rng):
 
 
 def test_same_bits_for_any_number_of_threads(rng):
-    x, y = data(rng)
+    x, y = data(rng, 320)
     weights = []
     threads = smelt.get_num_threads()
     try:
         for n in (1, 2, 3, 5):
             smelt.set_num_threads(n)
             trainer = smelt.Trainer(net(), precision="bf16", seed=1)
-            trainer.fit((x, y), epochs=1, batch_size=32)
+            trainer.fit((x, y), epochs=1, batch_size=160)  # products that threads share
             weights.append({name: values(t) for name, t in trainer.model.state_dict().items()})
     finally:
         smelt.set_num_threads(threads)

@@ -295,7 +295,7 @@ def aligned_wrongly():
     return np.zeros(4 * 6 + 1, np.uint8)[1:].view(F32).reshape(2, 3)
 
 
-A = np.ones((2, 3), F32)
+A, X = np.ones((2, 3), F32), np.ones((1, 5, 5, 3), F32)
 B = np.ones((3, 4), F32)
 WIDE = np.ones((8, 8), F32)
 
@@ -325,7 +325,9 @@ WIDE = np.ones((8, 8), F32)
         (lambda: kernels.binary(np.ones(2, bool), np.ones(2, bool), "sub"), TypeError, "binary: a must be .*, got bool"),
         (lambda: kernels.softmax(np.ones((), F32)), ValueError, "softmax: x must have at least 1 axes"),
         (lambda: kernels.conv2d(np.ones((1, 2, 2, 3), F32), np.ones((1, 3, 3, 3), F32)), ValueError, "kernel must fit"),
-        (lambda: kernels.conv2d(np.ones((1, 5, 5, 3), F32), np.ones((1, 3, 3, 2), F32)), ValueError, "groups must divide"),
+        (lambda: kernels.conv2d(X, np.ones((1, 3, 3, 2), F32)), ValueError, "weight has 2 input channels, input has 3"),
+        (lambda: kernels.conv2d(X, np.ones((1, 3, 3, 2), F32), groups=2), ValueError, "groups must divide"),
+        (lambda: kernels.conv2d(X, np.ones((1, 3, 3, 3), F32), padding="same"), ValueError, "padding must be an integer"),
         (lambda: kernels.conv2d(np.ones((1, 5, 5, 3), F32), np.ones((1, 3, 3, 3), F32), stride=0), ValueError, "stride"),
         (lambda: kernels.pool2d(np.ones((1, 4, 4, 1), F32), 2, padding=2), ValueError, "at most half"),
         (

@@ -352,10 +352,15 @@ BAD_FITS = {
     "empty dataset": (lambda t: t.fit((X0[:0], Y0[:0])), "the dataset must have at least one row, got none"),
     "empty validation": (lambda t: t.fit((X0, Y0), (X0[:0], Y0[:0])), "the dataset must have at least one row"),
     "empty evaluate": (lambda t: t.evaluate((X0[:0], Y0[:0])), "the dataset must have at least one row"),
-    "zero batch": (lambda t: t.fit((X0, Y0), batch_size=0), "batch_size must be at least 1, got 0"),
+    "zero batch": (lambda t: t.fit((X0, Y0), batch_size=0), "batch_size must be a whole number of at least 1, got 0"),
+    "half a row": (
+        lambda t: t.fit((X0, Y0), batch_size=1.5),
+        "batch_size must be a whole number of at least 1, got 1.5",
+    ),
+    "half an epoch": (lambda t: t.fit((X0, Y0), epochs=1.5), "epochs must be a whole number of at least 1, got 1.5"),
     "zero evaluate batch": (lambda t: t.evaluate((X0, Y0), batch_size=0), "batch_size must be at least 1, got 0"),
     "negative predict batch": (lambda t: t.predict(X0, batch_size=-1), "batch_size must be at least 1, got -1"),
-    "no epochs": (lambda t: t.fit((X0, Y0), epochs=0), "epochs must be at least 1, got 0"),
+    "no epochs": (lambda t: t.fit((X0, Y0), epochs=0), "epochs must be a whole number of at least 1, got 0"),
     "lengths": (lambda t: t.fit((X0, Y0[:-1])), "x and y must have one length, got 8 and 7"),
     "no targets": (lambda t: t.fit(data.ArrayDataset(X0)), "the dataset must have targets"),
     "patience alone": (lambda t: t.fit((X0, Y0), patience=2), "patience must be at least 1 and needs a validation set"),
@@ -583,3 +588,11 @@ def test_rows_that_the_loss_ignores_do_not_count(rng):
         np.testing.assert_array_equal(got["confusion_matrix"], want["confusion_matrix"])
         right = 12 * trainer.fit((padded_x, labels), epochs=1, batch_size=17).rows[-1]["train_accuracy"]
         assert right == pytest.approx(round(right))
+
+
+def test_names_must_cover_the_classes_and_labels_may_be_unsigned():
+    x, y = np.ones((6, 2), np.float32), np.arange(6) % 3
+    with pytest.raises(ValueError, match="labels must name every class, got 2 names and class 2"):
+        smelt.Trainer(nn.Linear(2, 3), labels=["a", "b"]).fit((x, y), epochs=1)
+    for dtype in (np.uint8, np.uint16, np.uint32, np.uint64):
+        smelt.Trainer(nn.Linear(2, 3), labels=["a", "b", "c"]).fit((x, y.astype(dtype)), epochs=1, batch_size=3)

@@ -59,6 +59,7 @@ class Setter {
     const Tensor t = value.cast<Tensor>();
     require(!t.transposed(), current_op(), name, " must be row-major, got a transposed tensor; use x.T.copy()");
     pointer = static_cast<T*>(static_cast<void*>(t.data()));
+    if constexpr (!std::is_const_v<T>) t.storage().bump_version();  // it will be written
   }
   template <class T, size_t n>
   static void set(py::handle value, T (&array)[n]) {

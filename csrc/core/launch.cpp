@@ -51,18 +51,20 @@ const Candidate* find_candidate(int slot, const void* args, Device device) {
   if (!t_forced.empty()) [[unlikely]] {
     const Candidate* match = nullptr;
     int matches = 0;
+    bool named = false;  // a slot without the name chooses as ever
     for (const Candidate& c : candidates) {
+      if (!std::string_view(c.name).starts_with(t_forced)) continue;
+      named = true;
       if (!allowed(c)) continue;
       if (t_forced == c.name) return c.supports && !c.supports(args, device) ? nullptr : &c;
-      if (std::string_view(c.name).starts_with(t_forced) && (!c.supports || c.supports(args, device))) {
-        match = &c;
-        ++matches;
-      }
+      if (c.supports && !c.supports(args, device)) continue;
+      match = &c;
+      ++matches;
     }
     if (matches == 1) return match;
-    require(matches == 0, t_op, "impl='", t_forced, "' must fit exactly one kernel of slot '", slot_info(slot).name,
+    if (named) require(matches == 0, t_op, "impl='", t_forced, "' must fit exactly one kernel of slot '", slot_info(slot).name,
             "', fits ", matches);
-    return nullptr;
+    if (named) return nullptr;
   }
   for (const Candidate& c : candidates)
     if (allowed(c) && (!c.supports || c.supports(args, device))) return &c;

@@ -43,6 +43,7 @@ void Storage::give_back() {
 std::pair<Ref<Storage>, size_t> Storage::mirror() {
   Storage& whole = base_ ? *base_ : *this;
   if (!whole.mirror_) whole.mirror_ = allocate(whole.bytes_ / 2, device_);
+  whole.mirror_used_.store(true);
   return {whole.mirror_, static_cast<size_t>(data_ - whole.data_) / 2};
 }
 
@@ -53,8 +54,9 @@ void Storage::move_into(const Ref<Storage>& base, size_t offset) {
   give_back();
   data_ = target;
   base_ = base;
+  mirror_used_.store(false);
   mirror_ = nullptr;
-  mirror_version_ = kNever;
+  mirror_version_.store(kNever);
   version_.store(version + 1 - base->version());  // the sum counts on, modulo 2^64
 }
 
@@ -66,7 +68,7 @@ void Storage::move_out() {
   data_ = own;
   owned_ = true;
   base_ = nullptr;
-  mirror_version_ = kNever;
+  mirror_version_.store(kNever);
   version_.store(version + 1);
 }
 

@@ -32,7 +32,7 @@ class Storage final : public RefCounted {
   int exports() const { return exports_.load(std::memory_order_relaxed); }
   void add_export() {
     exports_.fetch_add(1, std::memory_order_relaxed);
-    mirror_version_ = kNever;  // what is written through a view has no version
+    mirror_version_.store(kNever);  // what is written through a view has no version
   }
   void drop_export() { exports_.fetch_sub(1, std::memory_order_relaxed); }
 
@@ -43,11 +43,13 @@ class Storage final : public RefCounted {
   const Ref<Storage>& base() const { return base_; }
 
   // A bfloat16 copy of float32 content, made on first use, and where this storage's part of it begins, in bytes. It holds for
-  // one version: whoever writes it marks it, and readers look first.
+  // one version: whoever writes it marks it, and readers look first. Memory that others may write has none.
+  bool may_have_mirror() const { return (owned_ || base_) && exports() == 0; }
   std::pair<Ref<Storage>, size_t> mirror();
-  char* mirror_data() const { return mirror_ ? mirror_->data() : nullptr; }  // null when there is none
-  bool mirror_is_current() const { return mirror_version_ == version(); }
-  void mark_mirror() { mirror_version_ = exports() ? kNever : version(); }
+  bool mirror_is_current() const { return mirror_version_.load(std::memory_order_acquire) == version(); }
+  void mark_mirror() { mirror_version_.store(may_have_mirror() ? version() : kNever, std::memory_order_release); }
+  // Of a whole: its mirror, when a part of it was asked for since the last call; null otherwise.
+  char* mirror_in_use() { return mirror_used_.exchange(false) ? mirror_->data() : nullptr; }
 
  private:
   Storage() = default;
@@ -62,7 +64,8 @@ class Storage final : public RefCounted {
   std::atomic<int> exports_{0};
   Ref<Storage> base_, mirror_;
   static constexpr uint64_t kNever = ~uint64_t{0};
-  uint64_t mirror_version_ = kNever;
+  std::atomic<uint64_t> mirror_version_{kNever};
+  std::atomic<bool> mirror_used_{false};
   const void* optimizer_ = nullptr;
   std::function<void()> done_;
 };

@@ -53,6 +53,9 @@ DType common_dtype(DType a, DType b);
 // An operand of an op whose policy is low, off the tape: its backward gives the gradient in the dtype of the operand itself.
 // Of a parameter this is the mirror beside its memory, which the optimizer writes along with it.
 Tensor working(const Tensor& x);
+DType working_dtype(const Tensor& x);
+// TypeError with the dtypes that were given unless the working ones agree.
+void require_one_dtype(const char* op, const char* what, const Tensor& x, const char* other, const Tensor& y);
 // What backward needs of it; changes of the parameter are seen.
 Saved save_working(const Tensor& low, const Tensor& x);
 

@@ -82,7 +82,7 @@ ConvShape conv_shape(const char* op, const Tensor& x, const Tensor& weight, cons
   require(weight.rank() == 4, op, "weight must be (out_channels, rows, columns, in_channels / groups), got shape ",
           weight.shape());
   require(x.rank() == 4, op, "input must be (N, H, W, C), got shape ", x.shape());
-  require_same_dtype(op, "input", x, "weight", weight);
+  require_one_dtype(op, "input", x, "weight", weight);
   require_floating(op, "input", x);
   for (int i : {0, 1}) {
     require(o.stride[i] >= 1 && o.stride[i] <= kLargest, op, "stride must be from 1 to ", kLargest, ", got ", o.stride[i]);
@@ -101,7 +101,7 @@ ConvShape conv_shape(const char* op, const Tensor& x, const Tensor& weight, cons
           " channels");
   if (bias) {
     require(bias.shape() == Shape{s.k}, op, "bias must be (", s.k, ",), got ", bias.shape());
-    require_same_dtype(op, "bias", bias, "weight", weight);
+    require_one_dtype(op, "bias", bias, "weight", weight);
   }
   int64_t after;
   s.p = output_extent(op, "rows", s.h, s.r, o, 0, &s.pad[0], &after);
@@ -131,7 +131,7 @@ Tensor conv2d(const char* op, const Tensor& x_in, const Tensor& weight_in, const
   const Tensor x = working(x_given), weight = working(weight_given), bias = working(bias_in);
   require_same_device(op, {&x, &weight, &bias});
   ConvShape shape{};
-  if (!dry_run::holds([&] { shape = conv_shape(op, x, weight, bias, options); }))
+  if (!dry_run::holds([&] { shape = conv_shape(op, x_given, weight_given, bias_in, options); }))
     return empty(weight.rank() == 4 ? implied_shape(x, weight, options) : x.shape(), weight.dtype(), x.device());
 
   const bool grad = needs_grad(x_given, weight_given, bias_in);

@@ -61,12 +61,12 @@ void check_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   require(x.rank() >= 1, "linear", "input must have at least 1 axis, got shape ()");
   require(x.shape().back() == weight.shape()[1], "linear", "weight has ", weight.shape()[1],
           " input features, input has ", x.shape().back(), " (input ", x.shape(), ", weight ", weight.shape(), ")");
-  require_same_dtype("linear", "input", x, "weight", weight);
+  require_one_dtype("linear", "input", x, "weight", weight);
   require_floating("linear", "input", x);
   if (!bias) return;
   require(bias.shape() == Shape{weight.shape()[0]}, "linear", "bias must be (", weight.shape()[0], ",), got ",
           bias.shape());
-  require_same_dtype("linear", "bias", bias, "weight", weight);
+  require_one_dtype("linear", "bias", bias, "weight", weight);
 }
 
 // How an operand of matmul lies: the lazy transposition and the caller's flag cancel each other.
@@ -166,7 +166,7 @@ Tensor linear(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in
   const Tensor x_given = dense(x_in), weight_given = dense(weight_in);
   const Tensor x = working(x_given), weight = working(weight_given), bias = working(bias_in);
   require_same_device("linear", {&x, &weight, &bias});
-  if (!dry_run::holds([&] { check_linear(x, weight, bias); })) {
+  if (!dry_run::holds([&] { check_linear(x_given, weight_given, bias_in); })) {
     Shape implied = x.shape();
     if (x.rank() && weight.rank()) implied[x.rank() - 1] = weight.shape()[0];
     return empty(implied, weight.dtype(), x.device());

@@ -68,11 +68,12 @@ struct LossNode final : Node {
 
 }  // namespace
 
-Tensor cross_entropy(const Tensor& logits_in, const Tensor& labels_in, const Tensor& weight, double label_smoothing,
+Tensor cross_entropy(const Tensor& logits_in, const Tensor& labels_in, const Tensor& weight_in, double label_smoothing,
                      int64_t ignore_index, Reduction reduction) {
   OpScope scope("cross_entropy");
   static_assert(policy_of("cross_entropy") == Policy::float32);
   const Tensor logits = dense(in_float32(logits_in));
+  const Tensor weight = weight_in ? in_float32(weight_in) : weight_in;
   require_same_device("cross_entropy", {&logits, &labels_in, &weight});
   const Shape per_row = logits.rank() ? Shape(logits.shape().begin(), logits.rank() - 1) : Shape{};
   const Shape result = reduction == Reduction::none ? per_row : Shape{};

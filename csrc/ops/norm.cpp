@@ -90,9 +90,12 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
                   const Tensor& running_var, bool training, double momentum, double eps, const Tensor& residual_in,
                   Activation activation) {
   OpScope scope("batch_norm");
-  const Tensor x = dense(x_in);
-  const bool to_input = residual_in && autocast_on() && common_dtype(residual_in.dtype(), x.dtype()) == x.dtype();
-  const Tensor residual = !residual_in ? residual_in : dense(to_input ? cast(residual_in, x.dtype()) : residual_in);
+  // Under autocast the low dtype wins where input and residual differ.
+  const bool together = residual_in && autocast_on();
+  const DType common = together ? common_dtype(x_in.dtype(), residual_in.dtype()) : x_in.dtype();
+  const bool low = together && common == autocast_dtype();
+  const Tensor x = dense(low ? cast(x_in, common) : x_in);
+  const Tensor residual = !residual_in ? residual_in : dense(low ? cast(residual_in, common) : residual_in);
   require_same_device("batch_norm", {&x, &weight, &bias, &running_mean, &running_var, &residual});
   require(activation == Activation::none || activation == Activation::relu, "batch_norm",
           "activation must be None or 'relu'");

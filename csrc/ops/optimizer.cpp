@@ -229,7 +229,7 @@ void Optimizer::clip(double clip_norm) {
 }
 
 void Optimizer::update(Flat& flat) {
-  void* const mirror = flat.param.storage().mirror_data();
+  void* const mirror = flat.param.storage().mirror_in_use();
   std::vector<Storage*> current;  // parameters whose mirror held, and holds again after the update
   for (size_t i = 0; mirror && i < flat.entries.size(); ++i) {
     Storage& storage = entries_[flat.entries[i]].tensor.storage();

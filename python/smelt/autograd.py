@@ -14,6 +14,17 @@ from ._core import Tensor
 __all__ = ["Function", "FunctionContext", "enable_grad", "gradcheck", "is_grad_enabled", "no_grad"]
 
 
+def refuse_lazy(name: str, function: Callable[..., Any]) -> None:
+    """A generator or coroutine would run after the decorator has ended."""
+    import inspect
+
+    lazy = (inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction)
+    if any(is_lazy(function) for is_lazy in lazy):
+        raise TypeError(
+            f"{name}: a decorated function must not be a generator or coroutine; use it as a context manager inside"
+        )
+
+
 class _GradMode:
     _enabled: bool
 
@@ -31,6 +42,8 @@ class _GradMode:
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         from functools import wraps
+
+        refuse_lazy(type(self).__name__, function)
 
         @wraps(function)
         def inner(*args: Any, **kwargs: Any) -> Any:

@@ -8,17 +8,19 @@ from types import TracebackType
 from typing import Any
 
 from . import _core
+from .autograd import refuse_lazy
 
 __all__ = ["autocast", "autocast_policies"]
 
 _DTYPES = {"bf16": "bfloat16", "bfloat16": "bfloat16", "fp32": "float32", "float32": "float32"}
 
 
-def working_dtype(what: str, precision: str) -> str:
-    """The dtype that a precision's name stands for."""
-    if precision not in _DTYPES:
+def working_dtype(what: str, precision: Any) -> str:
+    """The dtype that a precision, by name or dtype, stands for."""
+    name = precision if isinstance(precision, str) else getattr(precision, "name", None)
+    if name not in _DTYPES:
         raise ValueError(f"{what} must be 'bf16' or 'float32', got {precision!r}")
-    return _DTYPES[precision]
+    return _DTYPES[name]
 
 
 class autocast:  # noqa: N801  (a context manager, named as the field names it)
@@ -31,7 +33,7 @@ class autocast:  # noqa: N801  (a context manager, named as the field names it)
     of the loss.
 
     Args:
-        precision: ``"bf16"``, or ``"float32"`` to switch it off within another one.
+        precision: ``"bf16"`` (``"bfloat16"``), or ``"float32"`` (``"fp32"``) to switch it off within another one.
 
     Raises:
         ValueError: another precision.
@@ -47,7 +49,7 @@ class autocast:  # noqa: N801  (a context manager, named as the field names it)
         smelt.float32
     """
 
-    def __init__(self, precision: str = "bf16") -> None:
+    def __init__(self, precision: Any = "bf16") -> None:
         self._dtype = working_dtype("autocast: precision", precision)
         self._previous: list[Any] = []
 
@@ -61,6 +63,8 @@ class autocast:  # noqa: N801  (a context manager, named as the field names it)
         _core.set_autocast_dtype(self._previous.pop())
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        refuse_lazy("autocast", function)
+
         @wraps(function)
         def inner(*args: Any, **kwargs: Any) -> Any:
             with autocast(self._dtype):
@@ -73,7 +77,7 @@ def autocast_policies() -> dict[str, str]:
     """What :class:`autocast` does to each operation; those that are not named follow their operands.
 
     Returns:
-        ``"low"`` or ``"float32"`` by operation.
+        By operation ``"low"`` (float32 operands are taken in the low dtype, bfloat16) or ``"float32"`` (the other way).
 
     Example:
         >>> smelt.autocast_policies()["conv2d"], smelt.autocast_policies()["cross_entropy"]

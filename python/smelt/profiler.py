@@ -71,6 +71,7 @@ class Profile:
         self._open: list[tuple[_module.Module, str]] = []
         self._names: dict[int, dict[int, str]] = {}  # of the modules within one that was called, by id
         self._spans: list[tuple[str, int, int]] = []
+        self._ended = False
 
     def __enter__(self) -> Profile:
         if _module.listener is not None:
@@ -91,6 +92,7 @@ class Profile:
             where = paths.get(layer, f"({op})")
             self.kernels.append(Kernel(name, op, where, backward, begin, (end - begin) * 1e-9, flops, nbytes))
         self._names.clear()
+        self._ended = True
 
     # --------------------------------------------------------------------------------------------------------- layers
 
@@ -131,7 +133,8 @@ class Profile:
             limits: of the machine, as `smelt.bench.limits` measures them; by default it does so now.
 
         Returns:
-            ``layer``, ``phase``, ``kernel``, ``calls``, ``seconds``, ``gflops``, ``gbs`` and ``share`` of the limit.
+            ``layer``, ``phase``, ``kernel``, ``calls``, ``seconds``, ``gflops``, ``gbs``, ``time`` (share of
+            all kernels' time) and ``limit`` (share of the limit).
 
         Example:
             >>> with smelt.profile() as p:
@@ -139,6 +142,8 @@ class Profile:
             >>> sorted({row["phase"] for row in p.rows(limits={"fma_gflops": 1.0, "copy_gbs": 1.0})})
             ['forward']
         """
+        if not self._ended:
+            raise RuntimeError("profile: the block must have ended, nothing is known before")
         if limits is None:
             from .bench import limits as measure
 
@@ -147,13 +152,15 @@ class Profile:
         for k in self.kernels:
             groups.setdefault((k.layer, "backward" if k.backward else "forward", k.name), []).append(k)
         rows = []
+        all_seconds = max(sum(k.seconds for k in self.kernels), 1e-9)
         for (layer, phase, name), calls in groups.items():
             seconds = max(sum(k.seconds for k in calls), 1e-9)
             flops, nbytes = sum(k.flops for k in calls), sum(k.nbytes for k in calls)
             least = max(1e-9 * flops / limits["fma_gflops"], 1e-9 * nbytes / limits["copy_gbs"])
             rows.append({
                 "layer": layer, "phase": phase, "kernel": name, "calls": len(calls), "seconds": seconds,
-                "gflops": 1e-9 * flops / seconds, "gbs": 1e-9 * nbytes / seconds, "share": least / seconds,
+                "gflops": 1e-9 * flops / seconds, "gbs": 1e-9 * nbytes / seconds,
+                "time": seconds / all_seconds, "limit": least / seconds,
             })  # fmt: skip
         return sorted(rows, key=lambda row: -row["seconds"])
 
@@ -183,7 +190,7 @@ class Profile:
         ]
         for row in shown:
             rates = f"{row['gflops']:>9.1f}{row['gbs']:>7.1f}" if row["gbs"] else f"{'':16}"
-            share = f"{100 * row['share']:>5.0f} %" if row["gbs"] else ""
+            share = f"{100 * row['limit']:>5.0f} %" if row["gbs"] else ""
             lines.append(
                 f"{row['layer'] or '.':{layer}}{row['phase']:10}{row['kernel']:{kernel}}{row['calls']:>7}"
                 f"{1e3 * row['seconds']:>10.3f}{100 * row['seconds'] / max(within, 1e-9):>5.1f} %{rates}{share}".rstrip()

@@ -447,6 +447,8 @@ def load(path: Any) -> Module:
     file = Path(path)
     if file.is_dir():
         file = file / "model.safetensors"
+    if not file.exists():
+        raise FileNotFoundError(f"load: there is no file {file}")
     tensors, metadata = read_file(file)
     if "smelt.architecture" not in metadata:
         raise ValueError(f"load: {file} has weights but no architecture")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any
 
 from .main import UsageError
@@ -23,6 +24,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
 
     if args.suite not in (None, *suites.SUITES):
         raise UsageError(f"SUITE must be one of {', '.join(suites.SUITES)}, got '{args.suite}'")
+    if args.compare and not Path(args.compare).is_file():
+        raise UsageError(f"--compare must be a report of --json, there is no file {args.compare}")
     if args.list:
         listed: dict[str, Any] = {
             name: {

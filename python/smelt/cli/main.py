@@ -81,6 +81,7 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], Any], tex
         description=f"{text[0].upper()}{text[1:]}.",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("--json", action="store_true", help="print exactly one JSON object on standard output")
@@ -174,7 +175,7 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", type=_device, default="auto", help="auto, cpu or cuda (default: auto)")
     p.add_argument(
         "--precision",
-        choices=("float32", "fp32", "bf16"),
+        choices=("float32", "fp32", "bf16", "bfloat16"),
         default="float32",
         help="bf16: matrix products and convolutions in bfloat16, weights in float32 (default: float32)",
     )

@@ -49,7 +49,8 @@ class ArrayDataset:
         self.labels = None if labels is None else [str(name) for name in labels]
         if self.y is not None and len(self.x) != len(self.y):
             raise ValueError(f"ArrayDataset: x and y must have one length, got {len(self.x)} and {len(self.y)}")
-        classes = int(self.y.max(initial=-1)) + 1 if self.y is not None and self.y.dtype.kind in "iu" else 0
+        whole = self.y is not None and self.y.size > 0 and self.y.dtype.kind in "iu"
+        classes = int(self.y.max()) + 1 if self.y is not None and whole else 0
         if self.labels is not None and len(self.labels) < classes:
             raise ValueError(
                 f"ArrayDataset: labels must name every class, got {len(self.labels)} names and class {classes - 1}"

@@ -89,6 +89,8 @@ def var(x: Tensor, axis: Axis = None, keepdims: bool = False, correction: float 
 
 
 def _result_dtype(x: Tensor) -> DTypeLike:
+    if _core.autocast_dtype() != "float32" and x.dtype != "float64":
+        return "float32"  # the policy of statistics
     return x.dtype if x.dtype.is_floating else "float32"
 
 

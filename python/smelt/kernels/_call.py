@@ -101,7 +101,11 @@ class Call:
         if index is not None:
             ignored = low if ignore is None else ignore
             fields = {"index": index, "n": math.prod(index.shape), "low": low, "high": high, "ignore": ignored}
-            _core.call_slot("check_index", {**fields, "dtype": index.dtype.name}, "")
+            try:
+                _core.call_slot("check_index", {**fields, "dtype": index.dtype.name}, "")
+            except IndexError as error:
+                found = str(error).removeprefix("check_index: ")
+                raise IndexError(f"{self.slot}: {name} must be in [{low}, {high}): {found}") from None
 
     def run(self, **fields: Any) -> Any:
         """Runs the kernel; gives what was written, in the order of the outputs."""
@@ -126,7 +130,8 @@ class Call:
                 return _core.from_dlpack(array, False)
         except (ValueError, TypeError, BufferError) as error:
             reason = str(error).split(": ", 1)[-1].split(";")[0]
-            raise self.error(f"{name} cannot be used where it lies: {reason}") from None
+            hint = "; use np.ascontiguousarray" if "row-major" in reason else ""
+            raise self.error(f"{name} cannot be used where it lies: {reason}{hint}") from None
         raise TypeError(f"{self.slot}: {name} must be a NumPy array or have __dlpack__, got {type(array).__name__}")
 
     def _check_dtype(self, name: str, tensor: Tensor, dtype: str | Sequence[str] | None) -> None:
@@ -148,9 +153,9 @@ class Call:
             known = self._leading.setdefault(wanted[0], leading)
             got = (math.prod(leading), *shape[len(leading) :])
             if wanted[0] in self.size and known != leading:
-                raise self.error(f"{name} must be {self._text(wanted)} = {self._expected(letters)}, got {shape}")
+                raise self.error(f"{name} must be {self._wanted(wanted, letters)}, got {shape}")
         if len(got) != len(wanted) or any(self.size.get(w, n) != n for w, n in zip(wanted, got)):
-            raise self.error(f"{name} must be {self._text(wanted)} = {self._expected(letters)}, got {shape}")
+            raise self.error(f"{name} must be {self._wanted(wanted, letters)}, got {shape}")
         for letter, n in zip(wanted, got):
             if letter.isdigit():
                 if int(letter) != n:
@@ -161,6 +166,11 @@ class Call:
     @staticmethod
     def _text(letters: Iterable[str]) -> str:
         return "(" + ", ".join(letters) + ")"
+
+    def _wanted(self, wanted: list[str], letters: str) -> str:
+        """The letters, and the extents where some are known."""
+        text, expected = self._text(wanted), self._expected(letters)
+        return text if text == expected else f"{text} = {expected}"
 
     def _expected(self, letters: str) -> str:
         parts: list[str] = []

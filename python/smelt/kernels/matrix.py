@@ -79,7 +79,8 @@ def gemm(
 
 
 def _pair(slot: str, name: str, value: Pair) -> list[int]:
-    pair = [value, value] if isinstance(value, int) else [int(v) for v in value]
+    whole = isinstance(value, int) or (isinstance(value, (tuple, list)) and all(isinstance(v, int) for v in value))
+    pair = [value, value] if isinstance(value, int) else list(value) if whole else []
     if len(pair) != 2 or min(pair) < (0 if name == "padding" else 1):
         least = 0 if name == "padding" else 1
         raise ValueError(f"{slot}: {name} must be an integer of at least {least} or two of them, got {value!r}")
@@ -89,6 +90,8 @@ def _pair(slot: str, name: str, value: Pair) -> list[int]:
 def _conv_shape(c: Call, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> dict[str, Any]:
     """The arguments of a convolution; binds P and Q."""
     s = c.size
+    if groups == 1 and s["C"] != s["c"]:
+        raise c.error(f"weight has {s['c']} input channels, input has {s['C']}")
     if groups < 1 or s["K"] % groups or s["C"] != s["c"] * groups:
         raise c.error(
             f"groups must divide K = {s['K']} and make C = {s['C']} groups times the weight's {s['c']}, got {groups}"

@@ -46,14 +46,14 @@ def impls(slot: str) -> list[str]:
 
 @contextmanager
 def use(impl: str) -> Iterator[None]:
-    """Restricts this thread to one candidate in every slot meanwhile.
+    """Restricts this thread's choice meanwhile, in every slot that has a candidate of this name.
 
     Args:
-        impl: a candidate's full name, or a prefix that fits exactly one in each slot that is used.
+        impl: a candidate's full name, or a prefix, such as ``"avx2"``, that fits exactly one in each slot that is used.
 
     Raises:
-        ValueError: the prefix fits several.
-        RuntimeError: a slot has no such candidate.
+        ValueError: no candidate here has the name, or the prefix fits several of a slot.
+        RuntimeError: a slot has the candidate, but it does not take the arguments.
 
     Example:
         >>> with kernels.use("portable"), kernels.trace() as names:
@@ -61,6 +61,10 @@ def use(impl: str) -> Iterator[None]:
         >>> names
         ['portable_fill', 'portable_binary']
     """
+    names = {name for slot in _core.slots() for name in _core.impls(slot)}
+    if not impl or not any(name.startswith(impl) for name in names):
+        sets = ", ".join(sorted({name.split("_")[0] for name in names}))
+        raise ValueError(f"kernels.use: impl must begin the name of a kernel here ({sets}, ...), got {impl!r}")
     previous = _core.forced_impl()
     _core.force_impl(impl)
     try:
@@ -85,7 +89,10 @@ def isa(name: str) -> Iterator[None]:
         ['portable_gemm']
     """
     previous = _core.max_isa()
-    _core.set_max_isa(name)
+    try:
+        _core.set_max_isa(name)
+    except ValueError as error:
+        raise ValueError(f"kernels.isa: {str(error).split(': ', 1)[-1]}") from None
     try:
         yield
     finally:

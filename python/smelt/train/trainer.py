@@ -240,8 +240,9 @@ class Trainer:
             >>> len(history), history["epoch"]
             (3, [1, 2, 3])
         """
-        if epochs < 1:
-            raise ValueError(f"Trainer: epochs must be at least 1, got {epochs}")
+        for name, value in (("epochs", epochs), ("batch_size", batch_size)):
+            if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"Trainer: {name} must be a whole number of at least 1, got {value!r}")
         if patience is not None and (patience < 1 or validation is None):
             raise ValueError(f"Trainer: patience must be at least 1 and needs a validation set, got {patience}")
         if checkpoint_every is not None and (checkpoint_every < 1 or out is None):
@@ -252,6 +253,7 @@ class Trainer:
         if monitor is not None and monitor not in columns:
             raise ValueError(f"Trainer: monitor must be one of {', '.join(columns)}, got {monitor!r}")
         loader = self._loader("train", train, batch_size, shuffle, drop_last)
+        self._check_labels(loader.dataset.y)
         if validation is not None:
             validation = self._loader("validation", validation, 256, shuffle=False)
         folder = out if out is None or isinstance(out, RunFolder) else RunFolder(out, resume)
@@ -269,6 +271,15 @@ class Trainer:
         finally:
             if handler is not None:
                 handler.close()
+
+    def _check_labels(self, y: Any) -> None:
+        """Names that do not cover the classes would leave some predictions without one."""
+        if self.labels is None or y is None or y.ndim != 1 or y.dtype.kind not in "iu" or not y.size:
+            return
+        if int(y.max()) >= len(self.labels):
+            raise ValueError(
+                f"Trainer: labels must name every class, got {len(self.labels)} names and class {int(y.max())}"
+            )
 
     def _loader(self, name: str, source: Any, batch_size: int, shuffle: bool, drop_last: bool = False) -> Loader:
         if isinstance(source, Loader):

@@ -1,6 +1,8 @@
 """smelt bench: alternation and intervals, every case checked before it is timed, reports, the command."""
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import smelt
 from smelt import bench
 from smelt.bench import models, report, suites
 from smelt.cli import main
+from tests.processes import ROOT, run
 
 
 def fixed(times, load=0.0):
@@ -190,6 +193,14 @@ def test_a_peer_that_is_not_installed(monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "jax", None)
     assert main(["bench", *QUICK, "--against", "jax"]) == 2
     assert "--against jax: jax is not installed; pip install jax" in capsys.readouterr().err
+
+
+@pytest.mark.skipif("avx2_gemm" not in smelt.kernels.impls("gemm"), reason="needs a CPU with AVX2")
+def test_the_steps_of_the_matrix_product_are_right():
+    if not any(map(shutil.which, ("c++", "g++"))):
+        pytest.skip("needs a C++ compiler")
+    done = run([sys.executable, ROOT / "bench" / "gemm_ladder.py", "--check"])
+    assert done.returncode == 0, done.stderr
 
 
 # -------------------------------------------------------------------------------------------------------- the networks

@@ -182,10 +182,10 @@ inline VecF erf(VecF x) {
 
 template <class V>
 inline V sigmoid(V x) {
-  // Of the absolute value, so that e <= 1: then the rounding of 1 + e is known and corrected.
-  const V one = constant<V>(1), e = exp(-abs(x)), s = one + e, lost = e - (s - one), t = one / s;
-  const V y = fma(-(t * lost), t, t);
-  return select(x < V::zero(), e * y, y);
+  // What the rounding of 1 + e loses is known, and corrected.
+  const V one = constant<V>(1), e = exp(-x), s = one + e, t = one / s;
+  const V lost = select(e < one, e - (s - one), one - (s - e));
+  return select(e < constant<V>(1e9), fma(-(t * lost), t, t), t);
 }
 // log(1 + e^x) without overflow.
 template <class V>

@@ -37,7 +37,7 @@ std::vector<AxisRun> runs_of(const bool (&reduced)[kMaxRank], int rank) {
 // Reduces run after run, from the last axis on; `target` takes the result of the last one when given.
 Tensor reduce_runs(ReduceOp op, Tensor x, const std::vector<AxisRun>& runs, double scale, const GradTarget* target) {
   const DType stored = x.dtype();
-  if (runs.size() > 1 && (stored == DType::bfloat16 || stored == DType::float16)) {  // rounded once, at the end
+  if (runs.size() > 1 && is_half(stored)) {  // rounded once, at the end
     NoGrad no_grad;
     const Tensor wide = reduce_runs(op, cast(x, DType::float32), runs, scale, nullptr);
     if (!target) return cast(wide, stored);

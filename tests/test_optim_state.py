@@ -63,11 +63,10 @@ def test_options_set_later_are_used_or_refused():
     with pytest.raises(ValueError, match="SGD: momentum must be 0 in an optimizer made without it"):
         opt.add_group([b], momentum=0.9)
     opt.add_group([b])
-    opt.groups[0].momentum = 0.9
-    a.sum().backward()
     with pytest.raises(ValueError, match="SGD: momentum must be 0 in an optimizer made without it"):
-        opt.step()
-    opt.groups[0].momentum = 0.0
+        opt.groups[0].momentum = 0.9
+    assert opt.groups[0].momentum == 0.0
+    a.sum().backward()
     with pytest.raises(ValueError, match="SGD: lr must be at least 0, got -1"):
         opt.groups[0].lr = -1.0
     opt.groups[0].lr = 0.5

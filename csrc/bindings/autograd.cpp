@@ -17,6 +17,7 @@ std::shared_ptr<py::object> guarded(py::object object) {
 
 GradHook make_hook(py::object function) {
   return [held = guarded(std::move(function))](const Tensor& grad) {
+    recording::refuse("a hook in Python runs in it");
     py::gil_scoped_acquire lock;
     const py::object result = (*held)(grad);
     if (result.is_none()) return Tensor();
@@ -61,6 +62,7 @@ struct PythonNode final : Node {
 // `outputs` become outputs of one node over `inputs` (none where there is no gradient).
 std::vector<Tensor> record_function(const std::string& name, const std::vector<std::optional<Tensor>>& inputs,
                                     const std::vector<Tensor>& outputs, py::object callback) {
+  recording::refuse("it calls a smelt.Function, which is Python");
   std::vector<Tensor> in, out;
   bool any = false;
   for (const auto& x : inputs) {
@@ -100,6 +102,7 @@ void register_autograd(py::module_& m) {
           return;
         }
         require_type(!on || is_floating(x.dtype()), "requires_grad", "needs a floating dtype, got ", x.dtype());
+        if (x.impl()->requires_grad != on) recording::change_layout();
         x.impl()->requires_grad = on;
       });
   c.def_property(

@@ -17,6 +17,8 @@ namespace smelt::bindings {
 
 namespace py = pybind11;
 
+constexpr const char* kHostWrite = "it makes a tensor from values on the host, instead of taking it as an argument";
+
 // "float32", "fp32", smelt.float32, numpy.float32, float ...
 struct DTypeArg {
   DType value;
@@ -41,6 +43,7 @@ void register_autograd(py::module_& m);
 void register_optimizer(py::module_& m);
 void register_runtime(py::module_& m);
 void register_kernels(py::module_& m);
+void register_plan(py::module_& m);
 
 }  // namespace smelt::bindings
 

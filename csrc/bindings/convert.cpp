@@ -119,7 +119,8 @@ Tensor from_array(const py::array& array, const char* op, std::optional<bool> co
   if (widens) dense = dense.attr("astype")(dtype_name(dtype));
   dense = py::module_::import("numpy").attr("ascontiguousarray")(dense, dense.dtype().attr("newbyteorder")("="));
   Tensor t = empty(shape, dtype, Device{});
-  if (t.nbytes() && t.data()) std::memcpy(t.data(), dense.data(), static_cast<size_t>(t.nbytes()));
+  recording::refuse(kHostWrite);
+  if (t.nbytes() && t.data() && !recording::walking()) std::memcpy(t.data(), dense.data(), static_cast<size_t>(t.nbytes()));
   return t;
 }
 

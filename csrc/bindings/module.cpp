@@ -9,4 +9,5 @@ PYBIND11_MODULE(_core, m) {
   register_functions(m);
   register_autograd(m);
   register_optimizer(m);
+  register_plan(m);
 }

@@ -18,6 +18,7 @@ void let_go(void* held) {
 }
 
 void check_readable(const Tensor& t) {
+  recording::read_value();
   if (!t.data() && t.numel()) fail(ErrorKind::runtime, "check", "a value was read, tensors have none here");
 }
 
@@ -140,7 +141,8 @@ Tensor adopt(Managed* m, bool read_only, std::optional<bool> copy_wanted) {
   }
   Tensor t = empty(shape, *dtype, Device{});
   const int64_t size = dtype_size(*dtype);
-  for (int64_t i = 0; i < t.numel(); ++i) {
+  recording::refuse(kHostWrite);
+  for (int64_t i = 0; i < t.numel() && !recording::walking(); ++i) {
     int64_t offset = 0, rest = i, dense_step = t.numel();
     for (int axis = 0; axis < d.ndim; ++axis) {
       dense_step /= shape[axis];
@@ -287,6 +289,7 @@ void register_internals(py::class_<TensorImpl, Ref<TensorImpl>>& c) {
   // The value of a parameter may be exchanged, its identity not: module.to() and loading work so.
   c.def("_set_data", [](const Tensor& x, const Tensor& value) {
     const Tensor v = dense(value);
+    recording::change_layout();
     x.impl()->storage = v.impl()->storage;
     x.impl()->offset = v.impl()->offset;
     x.impl()->shape = v.shape();
@@ -302,6 +305,7 @@ void register_internals(py::class_<TensorImpl, Ref<TensorImpl>>& c) {
     const std::string_view view = raw;
     require(static_cast<int64_t>(view.size()) == x.nbytes(), "load", "the tensor has ", x.nbytes(), " bytes, got ",
             view.size());
+    recording::refuse(kHostWrite);
     if (!view.empty()) std::memcpy(x.data(), view.data(), view.size());
   });
   c.def("_same_memory", [](const Tensor& x, const Tensor& y) { return x.data() == y.data(); });

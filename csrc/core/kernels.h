@@ -12,6 +12,7 @@
 // height and width; M N K rows, columns and depth of a matrix product; B batch, T time, D features.
 #pragma once
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <tuple>
@@ -46,6 +47,10 @@ struct BufferField {
   int16_t accumulate;   // offset of the bool that turns `out` into `inout`, or -1
 };
 
+// The slot's name, and whether two calls are the same.
+#define SMELT_SLOT(A, slot)                  \
+  static constexpr const char* name = slot;  \
+  bool operator==(const A&) const = default
 #define SMELT_IN(A, f) BufferField{#f, offsetof(A, f), Access::in, false, -1}
 #define SMELT_OUT(A, f) BufferField{#f, offsetof(A, f), Access::out, false, -1}
 #define SMELT_GRAD(A, f, flag) BufferField{#f, offsetof(A, f), Access::out, false, offsetof(A, flag)}
@@ -60,6 +65,10 @@ struct Work {
 struct Scalar {
   double f = 0;
   int64_t i = 0;  // the same value for integer dtypes, exact beyond 2^53
+  // Bit by bit: a NaN is itself, and -0 is not 0.
+  bool operator==(const Scalar& other) const {
+    return std::bit_cast<int64_t>(f) == std::bit_cast<int64_t>(other.f) && i == other.i;
+  }
 };
 
 static inline double extent(const int64_t* shape, int rank) {
@@ -71,7 +80,7 @@ static inline double extent(const int64_t* shape, int rank) {
 // ---------------------------------------------------------------------------------------------- filling and moving
 
 struct FillArgs {
-  static constexpr const char* name = "fill";
+  SMELT_SLOT(FillArgs, "fill");
   void* y;  // (n)
   int64_t n;
   Scalar value;
@@ -81,7 +90,7 @@ struct FillArgs {
 };
 
 struct ArangeArgs {  // y[i] = start + i * step
-  static constexpr const char* name = "arange";
+  SMELT_SLOT(ArangeArgs, "arange");
   void* y;  // (n)
   int64_t n;
   Scalar start, step;
@@ -91,7 +100,7 @@ struct ArangeArgs {  // y[i] = start + i * step
 };
 
 struct CastArgs {
-  static constexpr const char* name = "cast";
+  SMELT_SLOT(CastArgs, "cast");
   const void* x;  // (n) of `from`
   void* y;        // (n) of `to`
   int64_t n;
@@ -103,7 +112,7 @@ struct CastArgs {
 
 // Copies between two strided arrays of one shape: transpose, slice, flip, pad, concat and the gradients of these.
 struct CopyArgs {
-  static constexpr const char* name = "copy";
+  SMELT_SLOT(CopyArgs, "copy");
   const void* x;
   void* y;
   int rank;
@@ -125,7 +134,7 @@ enum class UnaryOp : uint8_t {
 constexpr bool gives_bool(UnaryOp op) { return op >= UnaryOp::isnan; }
 
 struct UnaryArgs {
-  static constexpr const char* name = "unary";
+  SMELT_SLOT(UnaryArgs, "unary");
   const void* x;  // (n)
   void* y;        // (n), bool where gives_bool(op)
   int64_t n;
@@ -137,7 +146,7 @@ struct UnaryArgs {
 };
 
 struct UnaryBackwardArgs {
-  static constexpr const char* name = "unary_backward";
+  SMELT_SLOT(UnaryBackwardArgs, "unary_backward");
   const void* saved;  // (n) y where the derivative is a function of the result (tanh, exp, relu ...), else x
   const void* dy;     // (n)
   void* dx;           // (n)
@@ -161,7 +170,7 @@ enum class BinaryOp : uint8_t {
 constexpr bool gives_bool(BinaryOp op) { return op >= BinaryOp::logical_and; }
 
 struct BinaryArgs {
-  static constexpr const char* name = "binary";
+  SMELT_SLOT(BinaryArgs, "binary");
   const void* a;  // strided; null: the scalar
   const void* b;  // strided; null: the scalar
   void* y;        // dense (shape), bool where gives_bool(op)
@@ -179,7 +188,7 @@ struct BinaryArgs {
 };
 
 struct WhereArgs {
-  static constexpr const char* name = "where";
+  SMELT_SLOT(WhereArgs, "where");
   const void* condition;  // strided bool
   const void* a;          // strided; null: zeros
   const void* b;          // strided; null: zeros
@@ -200,7 +209,7 @@ struct WhereArgs {
 enum class ReduceOp : uint8_t { sum, prod, max, min, any, all };
 
 struct ReduceArgs {
-  static constexpr const char* name = "reduce";
+  SMELT_SLOT(ReduceArgs, "reduce");
   const void* x;   // (outer, n, inner)
   void* y;         // (outer, inner)
   int64_t* index;  // (outer, inner) of the first extremum, or null; max and min only
@@ -217,7 +226,7 @@ struct ReduceArgs {
 };
 
 struct CumsumArgs {
-  static constexpr const char* name = "cumsum";
+  SMELT_SLOT(CumsumArgs, "cumsum");
   const void* x;  // (outer, n, inner)
   void* y;        // (outer, n, inner)
   int64_t outer, n, inner;
@@ -229,7 +238,7 @@ struct CumsumArgs {
 };
 
 struct SortArgs {  // stable; NaN counts as the largest value
-  static constexpr const char* name = "sort";
+  SMELT_SLOT(SortArgs, "sort");
   const void* x;   // (rows, n)
   void* y;         // (rows, n)
   int64_t* index;  // (rows, n)
@@ -247,16 +256,17 @@ struct SortArgs {  // stable; NaN counts as the largest value
 
 // Reports the first index outside [low, high) that is not `ignore` as Status::index_out_of_range.
 struct CheckIndexArgs {
-  static constexpr const char* name = "check_index";
+  SMELT_SLOT(CheckIndexArgs, "check_index");
   const void* index;  // (n) int32 or int64
   int64_t n, low, high, ignore;
   DType dtype;
+  const char* what = "index";  // for the message
   Work work() const { return {0, 1.0 * n * dtype_size(dtype)}; }
   static constexpr auto buffers() { return std::array{SMELT_IN(CheckIndexArgs, index)}; }
 };
 
 struct TakeArgs {  // y[o, j, i] = x[o, index[j], i]
-  static constexpr const char* name = "take";
+  SMELT_SLOT(TakeArgs, "take");
   const void* x;         // (outer, n, inner)
   const int64_t* index;  // (m), in [0, n)
   void* y;               // (outer, m, inner)
@@ -270,7 +280,7 @@ struct TakeArgs {  // y[o, j, i] = x[o, index[j], i]
 
 // dx[o, index[j], i] += dy[o, j, i], in the order of j. Assigning instead (`assign`) is x[index] = value.
 struct PutArgs {
-  static constexpr const char* name = "put";
+  SMELT_SLOT(PutArgs, "put");
   const void* dy;        // (outer, m, inner)
   const int64_t* index;  // (m), in [0, n)
   void* dx;              // (outer, n, inner), inout
@@ -286,7 +296,7 @@ struct PutArgs {
 };
 
 struct GatherArgs {  // y[o, j, i] = x[o, index[o, j, i], i]
-  static constexpr const char* name = "gather";
+  SMELT_SLOT(GatherArgs, "gather");
   const void* x;         // (outer, n, inner)
   const int64_t* index;  // (outer, m, inner), in [0, n)
   void* y;               // (outer, m, inner)
@@ -299,7 +309,7 @@ struct GatherArgs {  // y[o, j, i] = x[o, index[o, j, i], i]
 };
 
 struct ScatterAddArgs {  // y[o, index[o, j, i], i] += x[o, j, i], in the order of j
-  static constexpr const char* name = "scatter_add";
+  SMELT_SLOT(ScatterAddArgs, "scatter_add");
   const void* x;         // (outer, m, inner)
   const int64_t* index;  // (outer, m, inner), in [0, n)
   void* y;               // (outer, n, inner), inout
@@ -313,7 +323,7 @@ struct ScatterAddArgs {  // y[o, index[o, j, i], i] += x[o, j, i], in the order 
 };
 
 struct NonzeroArgs {  // positions of the true elements, ascending
-  static constexpr const char* name = "nonzero";
+  SMELT_SLOT(NonzeroArgs, "nonzero");
   const void* x;   // (n) bool
   int64_t* index;  // (n), the first *count are written
   int64_t* count;  // (1)
@@ -329,7 +339,7 @@ struct NonzeroArgs {  // positions of the true elements, ascending
 enum class Activation : uint8_t { none, relu, tanh, sigmoid, gelu, gelu_tanh, silu };
 
 struct GemmArgs {  // c = activation(alpha * a @ b + bias), or c += ... when accumulating
-  static constexpr const char* name = "gemm";
+  SMELT_SLOT(GemmArgs, "gemm");
   const void* a;     // (batch, M, K), or (batch, K, M) when transpose_a
   const void* b;     // (batch, K, N), or (batch, N, K) when transpose_b
   const void* bias;  // (N) or null
@@ -362,12 +372,13 @@ struct ConvShape {
   int64_t stride[2], dilation[2];
   int64_t pad[2];  // rows above, columns on the left; those below and right follow from p and q
   int64_t groups;
+  bool operator==(const ConvShape&) const = default;
   double macs() const { return 1.0 * n * p * q * k * r * s * (c / groups); }
   double elements() const { return 1.0 * n * h * w * c + 1.0 * k * r * s * (c / groups) + 1.0 * n * p * q * k; }
 };
 
 struct Conv2dArgs {
-  static constexpr const char* name = "conv2d";
+  SMELT_SLOT(Conv2dArgs, "conv2d");
   const void* x;     // (N, H, W, C)
   const void* w;     // (K, R, S, C / groups)
   const void* bias;  // (K) or null
@@ -383,7 +394,7 @@ struct Conv2dArgs {
 };
 
 struct Conv2dBackwardInputArgs {
-  static constexpr const char* name = "conv2d_backward_input";
+  SMELT_SLOT(Conv2dBackwardInputArgs, "conv2d_backward_input");
   const void* dy;  // (N, P, Q, K)
   const void* w;   // (K, R, S, C / groups)
   void* dx;        // (N, H, W, C)
@@ -399,7 +410,7 @@ struct Conv2dBackwardInputArgs {
 };
 
 struct Conv2dBackwardWeightArgs {
-  static constexpr const char* name = "conv2d_backward_weight";
+  SMELT_SLOT(Conv2dBackwardWeightArgs, "conv2d_backward_weight");
   const void* x;   // (N, H, W, C)
   const void* dy;  // (N, P, Q, K)
   void* dw;        // (K, R, S, C / groups)
@@ -419,12 +430,13 @@ struct PoolShape {
   int64_t p, q;        // output (N, P, Q, C)
   int64_t kernel[2], stride[2], pad[2];
   bool adaptive;  // output i covers [floor(i H / P), ceil((i + 1) H / P)) instead
+  bool operator==(const PoolShape&) const = default;
   double inputs() const { return 1.0 * n * h * w * c; }
   double elements() const { return inputs() + 1.0 * n * p * q * c; }
 };
 
 struct Pool2dArgs {
-  static constexpr const char* name = "pool2d";
+  SMELT_SLOT(Pool2dArgs, "pool2d");
   const void* x;   // (N, H, W, C)
   void* y;         // (N, P, Q, C)
   int32_t* index;  // (N, P, Q, C) h * W + w of the maximum, or null; max only
@@ -439,7 +451,7 @@ struct Pool2dArgs {
 };
 
 struct Pool2dBackwardArgs {
-  static constexpr const char* name = "pool2d_backward";
+  SMELT_SLOT(Pool2dBackwardArgs, "pool2d_backward");
   const void* dy;        // (N, P, Q, C)
   const int32_t* index;  // (N, P, Q, C); max only
   void* dx;              // (N, H, W, C)
@@ -460,7 +472,7 @@ struct Pool2dBackwardArgs {
 // Parameters, statistics and their gradients are float32 where x is a half, else of its dtype.
 
 struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + residual)
-  static constexpr const char* name = "batch_norm";
+  SMELT_SLOT(BatchNormArgs, "batch_norm");
   const void* x;         // (rows, C)
   const void* weight;    // (C)
   const void* bias;      // (C)
@@ -487,7 +499,7 @@ struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + re
 };
 
 struct BatchNormBackwardArgs {
-  static constexpr const char* name = "batch_norm_backward";
+  SMELT_SLOT(BatchNormBackwardArgs, "batch_norm_backward");
   const void* x;       // (rows, C)
   const void* y;       // (rows, C) with an activation, else null
   const void* weight;  // (C)
@@ -519,7 +531,7 @@ struct BatchNormBackwardArgs {
 };
 
 struct LayerNormArgs {
-  static constexpr const char* name = "layer_norm";
+  SMELT_SLOT(LayerNormArgs, "layer_norm");
   const void* x;       // (rows, D)
   const void* weight;  // (D) or null
   const void* bias;    // (D) or null
@@ -537,7 +549,7 @@ struct LayerNormArgs {
 };
 
 struct LayerNormBackwardArgs {
-  static constexpr const char* name = "layer_norm_backward";
+  SMELT_SLOT(LayerNormBackwardArgs, "layer_norm_backward");
   const void* x;       // (rows, D)
   const void* weight;  // (D) or null
   const void* mean;    // (rows)
@@ -565,7 +577,7 @@ struct LayerNormBackwardArgs {
 // ----------------------------------------------------------------------------------------------- softmax and losses
 
 struct SoftmaxArgs {
-  static constexpr const char* name = "softmax";
+  SMELT_SLOT(SoftmaxArgs, "softmax");
   const void* x;  // (rows, n)
   void* y;        // (rows, n)
   int64_t rows, n;
@@ -576,7 +588,7 @@ struct SoftmaxArgs {
 };
 
 struct SoftmaxBackwardArgs {
-  static constexpr const char* name = "softmax_backward";
+  SMELT_SLOT(SoftmaxBackwardArgs, "softmax_backward");
   const void* y;   // (rows, n)
   const void* dy;  // (rows, n)
   void* dx;        // (rows, n)
@@ -594,7 +606,7 @@ struct SoftmaxBackwardArgs {
 enum class Reduction : uint8_t { none, mean, sum };
 
 struct CrossEntropyArgs {
-  static constexpr const char* name = "cross_entropy";
+  SMELT_SLOT(CrossEntropyArgs, "cross_entropy");
   const void* logits;     // (rows, classes)
   const int64_t* labels;  // (rows), in [0, classes) or ignore_index
   const void* weight;     // (classes) or null
@@ -614,7 +626,7 @@ struct CrossEntropyArgs {
 };
 
 struct CrossEntropyBackwardArgs {
-  static constexpr const char* name = "cross_entropy_backward";
+  SMELT_SLOT(CrossEntropyBackwardArgs, "cross_entropy_backward");
   const void* logits;        // (rows, classes)
   const int64_t* labels;     // (rows)
   const void* weight;        // (classes) or null
@@ -642,7 +654,7 @@ struct CrossEntropyBackwardArgs {
 enum class LossOp : uint8_t { mse, l1, huber, bce_with_logits };
 
 struct LossArgs {
-  static constexpr const char* name = "loss";
+  SMELT_SLOT(LossArgs, "loss");
   const void* x;           // (n) predictions or logits
   const void* target;      // (n)
   const void* pos_weight;  // (period) weight of the positive term, bce_with_logits only, or null
@@ -660,7 +672,7 @@ struct LossArgs {
 };
 
 struct LossBackwardArgs {
-  static constexpr const char* name = "loss_backward";
+  SMELT_SLOT(LossBackwardArgs, "loss_backward");
   const void* x;           // (n)
   const void* target;      // (n)
   const void* pos_weight;  // (period) or null
@@ -686,7 +698,7 @@ struct LossBackwardArgs {
 enum class RandomKind : uint8_t { uniform, normal, integers, bits };
 
 struct RandomArgs {
-  static constexpr const char* name = "random";
+  SMELT_SLOT(RandomArgs, "random");
   const GeneratorState* generator;  // (1)
   void* y;                          // (n): floating for uniform [a, b) and normal (mean a, std b), int64 for integers
                                     // [a, b), uint32 stored as int64 for bits
@@ -704,7 +716,7 @@ struct RandomArgs {
 
 // Forward and backward alike: the mask is drawn again from the same counters.
 struct DropoutArgs {
-  static constexpr const char* name = "dropout";
+  SMELT_SLOT(DropoutArgs, "dropout");
   const GeneratorState* generator;  // (1)
   const void* x;                    // (n) input, or dy
   void* y;                          // (n) output, or dx
@@ -755,7 +767,7 @@ static inline double active_elements(const Segment* segments, int64_t count) {
 }
 
 struct SumSquaresArgs {  // of the active segments
-  static constexpr const char* name = "sum_squares";
+  SMELT_SLOT(SumSquaresArgs, "sum_squares");
   const void* grad;         // flat
   const Segment* segments;  // (count)
   double* sum;              // (1)
@@ -772,7 +784,7 @@ struct SumSquaresArgs {  // of the active segments
 };
 
 struct ClipScaleArgs {  // grad_scale = min(1, max_norm / sqrt(sums)); skip = the norm is not finite
-  static constexpr const char* name = "clip_scale";
+  SMELT_SLOT(ClipScaleArgs, "clip_scale");
   const double* sums;  // (count)
   double* norm;        // (1) out
   StepBlock* block;    // inout
@@ -786,7 +798,7 @@ struct ClipScaleArgs {  // grad_scale = min(1, max_norm / sqrt(sums)); skip = th
 };
 
 struct SgdArgs {
-  static constexpr const char* name = "sgd";
+  SMELT_SLOT(SgdArgs, "sgd");
   void* param;              // flat, inout
   const void* grad;         // flat
   void* momentum;           // flat, inout, or null
@@ -809,7 +821,7 @@ struct SgdArgs {
 };
 
 struct AdamArgs {
-  static constexpr const char* name = "adam";
+  SMELT_SLOT(AdamArgs, "adam");
   void* param;              // flat, inout
   const void* grad;         // flat
   void* exp_avg;            // flat, inout
@@ -838,7 +850,7 @@ enum class ProbeKind : uint8_t { fma, read, write, copy, update };
 
 // What the machine can do at best, for benchmarks: every thread works on its own share.
 struct ProbeArgs {
-  static constexpr const char* name = "probe";
+  SMELT_SLOT(ProbeArgs, "probe");
   float* memory;  // (n), inout
   double* done;   // (1) out: floating-point operations, or bytes moved
   int64_t n;

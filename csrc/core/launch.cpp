@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/float_environment.h"
+#include "core/recording.h"
 #include "core/thread_pool.h"
 #include "cpu/cpu_info.h"
 
@@ -37,14 +38,18 @@ bool allowed(const Candidate& c) { return c.isa <= isa_setting(); }
        slot_info(slot).name, "'", impl);
 }
 
-[[noreturn]] void raise(Status status, int slot, const Context& context) {
-  if (status == Status::index_out_of_range) {
-    fail(ErrorKind::index, t_op, "index ", context.detail[1], " at position ", context.detail[0], " is out of range");
+}  // namespace
+
+void raise(Status status, int slot, const void* args, const Context& context) {
+  const auto [position, value] = context.detail;
+  if (status == Status::index_out_of_range && slot == slot_of<CheckIndexArgs>) {
+    const auto& a = *static_cast<const CheckIndexArgs*>(args);
+    fail(ErrorKind::index, t_op, a.what, " must be in [", a.low, ", ", a.high, "), got ", value, " at position ", position);
   }
+  if (status == Status::index_out_of_range)
+    fail(ErrorKind::index, t_op, "index ", value, " at position ", position, " is out of range");
   fail(ErrorKind::runtime, t_op, "kernel of slot '", slot_info(slot).name, "' failed");
 }
-
-}  // namespace
 
 const Candidate* find_candidate(int slot, const void* args, Device device) {
   const std::span<const Candidate> candidates = backend(device).table.candidates(slot);
@@ -76,6 +81,10 @@ void launch(int slot, const void* args, Device device) {
   const Candidate* c = find_candidate(slot, args, device);
   if (!c) no_kernel(slot, device);
   if (t_observer) t_observer->launched(slot, args, device, *c);
+  if (Recording* recording = recording::current()) [[unlikely]] {
+    recording->launched(slot, args, device, *c);
+    if (recording->walking()) return;
+  }
 
   Context context;
   context.device = device;
@@ -95,7 +104,7 @@ void launch(int slot, const void* args, Device device) {
   }
   if (t_observer) t_observer->finished();
   allocator.release(context.workspace, bytes);
-  if (status != Status::ok) raise(status, slot, context);
+  if (status != Status::ok) raise(status, slot, args, context);
 }
 
 const char* current_op() { return t_op; }

@@ -22,6 +22,7 @@ template <class Args>
 bool supported(const Args& args, Device device) {
   return find_candidate(slot_of<Args>, &args, device) != nullptr;
 }
+[[noreturn]] void raise(Status status, int slot, const void* args, const Context& context);
 
 // The op at work on this thread, for messages of the layers below.
 const char* current_op();

@@ -7,22 +7,45 @@
 #include "core/launch.h"
 
 namespace smelt {
+namespace {
+
+// Addresses beyond those of any process.
+std::atomic<uintptr_t> g_placeholder{uintptr_t{1} << 56};
+
+}  // namespace
 
 Ref<Storage> Storage::allocate(size_t bytes, Device device) {
   Ref<Storage> storage(new Storage);
   storage->bytes_ = bytes;
   storage->device_ = device;
   if (dry_run::active()) return storage;
+  Recording* const recording = recording::current();
+  if (recording && recording->walking()) {
+    storage = placeholder(bytes, device);
+    recording->allocated(*storage);
+    return storage;
+  }
   storage->data_ = static_cast<char*>(backend(device).allocator->allocate(bytes));
   storage->owned_ = true;
   if (!storage->data_) {
     storage->owned_ = false;
     fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes, " bytes on ", device);
   }
+  if (recording) recording->allocated(*storage);
+  return storage;
+}
+
+Ref<Storage> Storage::placeholder(size_t bytes, Device device) {
+  Ref<Storage> storage(new Storage);
+  storage->bytes_ = bytes;
+  storage->device_ = device;
+  storage->owned_ = storage->placeholder_ = true;
+  storage->data_ = reinterpret_cast<char*>(g_placeholder.fetch_add((bytes + 4096) / 64 * 64));
   return storage;
 }
 
 Ref<Storage> Storage::wrap(void* data, size_t bytes, Device device, std::function<void()> done) {
+  recording::refuse("it takes in memory from outside, such as a NumPy array, that is not one of its arguments");
   Ref<Storage> storage(new Storage);
   storage->data_ = static_cast<char*>(data);
   storage->bytes_ = bytes;
@@ -31,10 +54,19 @@ Ref<Storage> Storage::wrap(void* data, size_t bytes, Device device, std::functio
   return storage;
 }
 
-Storage::~Storage() { give_back(); }
+Storage::~Storage() {
+  if (Recording* r = recording::current()) r->freed(*this);
+  give_back();
+}
+
+bool Storage::bump_is_recorded(Recording& r) {
+  if (r.owns(*this)) return false;
+  r.host([](RefCounted* object, int64_t) { static_cast<Storage*>(object)->bump_version(); }, this, 0, true);
+  return r.walking();
+}
 
 void Storage::give_back() {
-  if (owned_) backend(device_).allocator->release(data_, bytes_);
+  if (owned_ && !placeholder_) backend(device_).allocator->release(data_, bytes_);
   if (done_) done_();
   owned_ = false;
   done_ = nullptr;
@@ -42,12 +74,17 @@ void Storage::give_back() {
 
 std::pair<Ref<Storage>, size_t> Storage::mirror() {
   Storage& whole = base_ ? *base_ : *this;
-  if (!whole.mirror_) whole.mirror_ = allocate(whole.bytes_ / 2, device_);
+  recording::host([](RefCounted* object, int64_t) { static_cast<Storage*>(object)->mirror(); }, this);
+  if (!whole.mirror_) {
+    const recording::Paused paused;
+    whole.mirror_ = allocate(whole.bytes_ / 2, device_);
+  }
   whole.mirror_used_.store(true);
   return {whole.mirror_, static_cast<size_t>(data_ - whole.data_) / 2};
 }
 
 void Storage::move_into(const Ref<Storage>& base, size_t offset) {
+  recording::change_layout();
   char* target = base->data() + offset;
   backend(device_).copy(target, data_, bytes_);
   const uint64_t version = this->version();
@@ -61,6 +98,7 @@ void Storage::move_into(const Ref<Storage>& base, size_t offset) {
 }
 
 void Storage::move_out() {
+  recording::change_layout();
   const uint64_t version = this->version();
   auto* own = static_cast<char*>(backend(device_).allocator->allocate(bytes_));
   if (!own) fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes_, " bytes on ", device_);

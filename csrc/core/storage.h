@@ -5,18 +5,23 @@
 #include <utility>
 
 #include "core/dtype.h"
+#include "core/recording.h"
 #include "core/ref.h"
 
 namespace smelt {
 
 class Storage final : public RefCounted {
  public:
-  // MemoryError names the op at work. In check mode the storage has no memory.
+  // MemoryError names the op at work. In check mode the storage has no memory, in a walk an address alone.
   static Ref<Storage> allocate(size_t bytes, Device device);
   // Memory of somebody else, given back through `done`.
   static Ref<Storage> wrap(void* data, size_t bytes, Device device, std::function<void()> done);
 
-  char* data() const { return data_; }
+  char* data() const {
+    if (Recording* r = recording::current()) [[unlikely]] r->used(const_cast<Storage&>(*this));
+    return data_;
+  }
+  char* address() const { return data_; }  // not to be read or written through
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
   bool owned() const { return owned_; }  // memory of its own: not somebody else's, not a part of a flat buffer
@@ -26,7 +31,11 @@ class Storage final : public RefCounted {
 
   // Counts the writes after which a value that backward saved is no longer the one it saved.
   uint64_t version() const { return version_.load(std::memory_order_relaxed) + (base_ ? base_->version() : 0); }
-  void bump_version() { version_.fetch_add(1, std::memory_order_relaxed); }
+  void bump_version() {
+    if (Recording* r = recording::current()) [[unlikely]]
+      if (bump_is_recorded(*r)) return;
+    version_.fetch_add(1, std::memory_order_relaxed);
+  }
 
   // NumPy and DLPack views of this memory that are alive.
   int exports() const { return exports_.load(std::memory_order_relaxed); }
@@ -46,8 +55,14 @@ class Storage final : public RefCounted {
   // one version: whoever writes it marks it, and readers look first. Memory that others may write has none.
   bool may_have_mirror() const { return (owned_ || base_) && exports() == 0; }
   std::pair<Ref<Storage>, size_t> mirror();
+  // For a walk: an address of its own, with nothing behind it.
+  static Ref<Storage> placeholder(size_t bytes, Device device);
+
   bool mirror_is_current() const { return mirror_version_.load(std::memory_order_acquire) == version(); }
-  void mark_mirror() { mirror_version_.store(may_have_mirror() ? version() : kNever, std::memory_order_release); }
+  void mark_mirror() {
+    recording::host([](RefCounted* object, int64_t) { static_cast<Storage*>(object)->mark_mirror(); }, this);
+    mirror_version_.store(may_have_mirror() ? version() : kNever, std::memory_order_release);
+  }
   // Of a whole: its mirror, when a part of it was asked for since the last call; null otherwise.
   char* mirror_in_use() { return mirror_used_.exchange(false) ? mirror_->data() : nullptr; }
 
@@ -55,11 +70,13 @@ class Storage final : public RefCounted {
   Storage() = default;
   ~Storage() override;
   void give_back();
+  bool bump_is_recorded(Recording& recording);  // and must not be done now
 
   char* data_ = nullptr;
   size_t bytes_ = 0;
   Device device_;
   bool owned_ = false;
+  bool placeholder_ = false;
   std::atomic<uint64_t> version_{0};
   std::atomic<int> exports_{0};
   Ref<Storage> base_, mirror_;

@@ -11,7 +11,7 @@ namespace {
 template <class Args>
 SlotInfo make_info() {
   static constexpr auto kBuffers = Args::buffers();
-  static_assert(std::is_trivially_copyable_v<Args>, "recorded and compared byte by byte");
+  static_assert(std::is_trivially_copyable_v<Args>, "recorded as bytes");
   const auto work = [](const void* args) -> Work {
     if constexpr (requires(const Args& a) { a.work(); }) return static_cast<const Args*>(args)->work();
     return {};
@@ -24,7 +24,8 @@ SlotInfo make_info() {
     }
     return 0;
   };
-  return {Args::name, sizeof(Args), kBuffers, work, ns};
+  const auto same = [](const void* a, const void* b) { return *static_cast<const Args*>(a) == *static_cast<const Args*>(b); };
+  return {Args::name, sizeof(Args), kBuffers, work, ns, same};
 }
 
 template <size_t... I>

@@ -30,6 +30,7 @@ struct SlotInfo {
   std::span<const BufferField> buffers;
   Work (*work)(const void* args);  // nothing where the arguments do not say
   double (*ns)(const void* args);  // rough time on one core
+  bool (*same)(const void* a, const void* b);
 };
 const SlotInfo& slot_info(int slot);
 int find_slot(std::string_view name);  // -1 when there is none

@@ -19,6 +19,16 @@ bool is_parameter(const Tensor& x) {
 Tensor mirror_of(const Tensor& x) {
   static std::mutex* const mutex = new std::mutex;  // never destroyed: a thread may still run at the program's end
   Storage& storage = x.storage();
+  if (Recording* r = recording::current()) {
+    if (r->walking()) {
+      const Ref<Storage> nothing = Storage::placeholder(static_cast<size_t>(x.nbytes()) / 2, x.device());
+      Tensor low(make_ref<TensorImpl>(nothing, 0, x.shape(), DType::bfloat16));
+      low.impl()->transposed = x.transposed();
+      return low;
+    }
+    const HostCheck current = [](RefCounted* object, int64_t) { return static_cast<Storage*>(object)->mirror_is_current(); };
+    if (storage.mirror_is_current()) r->guard(current, &storage, 0);
+  }
   if (!storage.mirror_is_current()) {
     // First the interpreter's lock is let go: a kernel may do so too, and nobody may hold it who waits here.
     const WithoutInterpreterLock unlocked(true);

@@ -31,6 +31,7 @@ void Optimizer::let_go() {
   entries_.clear();
   flats_.clear();
   released_ = true;
+  recording::change_layout();
 }
 
 std::vector<const char*> Optimizer::state_names() const {
@@ -56,6 +57,7 @@ void Optimizer::add_group(const Group& group, const std::vector<std::pair<std::s
     require(t.device() == first.device(), "optimizer", "all parameters must be on ", first.device(), ", '", name,
             "' is on ", t.device());
   }
+  recording::change_layout();
   const int number = static_cast<int>(groups_.size());
   groups_.push_back(group);
   for (const auto& [name, t] : parameters) {
@@ -228,13 +230,29 @@ void Optimizer::clip(double clip_norm) {
          device);
 }
 
-void Optimizer::update(Flat& flat) {
-  void* const mirror = flat.param.storage().mirror_in_use();
-  std::vector<Storage*> current;  // parameters whose mirror held, and holds again after the update
+void Optimizer::before_update(Flat& flat, bool mirror) {
+  flat.mirrored.clear();
   for (size_t i = 0; mirror && i < flat.entries.size(); ++i) {
     Storage& storage = entries_[flat.entries[i]].tensor.storage();
-    if (storage.mirror_is_current()) current.push_back(&storage);
+    if (storage.mirror_is_current()) flat.mirrored.push_back(&storage);
   }
+}
+
+void Optimizer::after_update(Flat& flat) {
+  flat.param.storage().bump_version();
+  for (Storage* storage : flat.mirrored) storage->mark_mirror();
+}
+
+void Optimizer::update(int64_t number) {
+  Flat& flat = flats_[static_cast<size_t>(number)];
+  void* const mirror = recording::walking() ? nullptr : flat.param.storage().mirror_in_use();
+  const HostWork before = [](RefCounted* object, int64_t value) {
+    auto* o = static_cast<Optimizer*>(object);
+    Flat& updated = o->flats_[static_cast<size_t>(value / 2)];
+    updated.param.storage().mirror_in_use();
+    o->before_update(updated, value % 2);
+  };
+  perform(before, 2 * number + (mirror != nullptr));
   const auto* segments = reinterpret_cast<const Segment*>(flat.segment_memory->data());
   const auto count = static_cast<int64_t>(flat.segments.size());
   if (kind_ == OptimizerKind::sgd) {
@@ -248,14 +266,15 @@ void Optimizer::update(Flat& flat) {
                     .dtype = flat.dtype, .decoupled = kind_ == OptimizerKind::adamw},
            flat.param.device());
   }
-  flat.param.storage().bump_version();
-  for (Storage* storage : current) storage->mark_mirror();
+  const HostWork after = [](RefCounted* object, int64_t value) {
+    auto* o = static_cast<Optimizer*>(object);
+    o->after_update(o->flats_[static_cast<size_t>(value)]);
+  };
+  perform(after, number);
 }
 
-void Optimizer::step(double clip_norm) {
-  OpScope scope("optimizer");
-  if (released_) fail(ErrorKind::runtime, "optimizer", "release() was called: it has no parameters any more");
-  pack();
+// Which segments take part, the step's number and what follows from it.
+void Optimizer::begin() {
   bool any = false;
   for (Flat& flat : flats_) {
     for (size_t i = 0; i < flat.segments.size(); ++i) {
@@ -265,20 +284,31 @@ void Optimizer::step(double clip_norm) {
     }
   }
   if (!any) fail(ErrorKind::runtime, "optimizer", "step() needs at least one gradient, got none: call backward() first");
-  WithoutInterpreterLock unlocked(true);
   ++steps_;
   write_block();
+}
+
+void Optimizer::count_skipped() {
+  StepBlock done;
+  backend(block_memory_->device()).to_host(&done, block_memory_->data(), sizeof done);
+  skipped_ += done.skip != 0;
+}
+
+void Optimizer::step(double clip_norm) {
+  OpScope scope("optimizer");
+  if (released_) fail(ErrorKind::runtime, "optimizer", "release() was called: it has no parameters any more");
+  pack();
+  WithoutInterpreterLock unlocked(true);
+  perform([](RefCounted* object, int64_t) { static_cast<Optimizer*>(object)->begin(); });
   if (clip_norm > 0) clip(clip_norm);
-  for (Flat& flat : flats_) update(flat);
+  for (size_t i = 0; i < flats_.size(); ++i) update(static_cast<int64_t>(i));
   clock_->age();
-  if (clip_norm > 0) {
-    StepBlock done;
-    backend(block_memory_->device()).to_host(&done, block_memory_->data(), sizeof done);
-    skipped_ += done.skip != 0;
-  }
+  if (clip_norm > 0)
+    perform([](RefCounted* object, int64_t) { static_cast<Optimizer*>(object)->count_skipped(); });
 }
 
 double Optimizer::last_norm() {
+  recording::read_value();
   if (!norm_memory_) return std::numeric_limits<double>::quiet_NaN();
   double norm;
   backend(norm_memory_->device()).to_host(&norm, norm_memory_->data() + flats_.size() * sizeof(double), sizeof norm);

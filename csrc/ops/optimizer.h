@@ -65,6 +65,7 @@ class Optimizer final : public RefCounted {
     Tensor param, grad, state[2];
     std::vector<Segment> segments;
     std::vector<int> entries;
+    std::vector<Storage*> mirrored;  // parameters whose mirror held before the update and holds again after it
     Ref<Storage> segment_memory;
   };
 
@@ -72,9 +73,16 @@ class Optimizer final : public RefCounted {
   std::vector<Flat> lay_out(std::vector<std::pair<int, int>>& places, Device device) const;
   void place(Entry& entry, Flat& flat);
   void remove(Entry& entry);
+  // A recorded step does not keep its optimizer alive: letting go of the parameters ends the recording.
+  void perform(HostWork work, int64_t value = 0) { recording::perform(work, this, value, false); }
+  // What a step does on the host, in this order among its kernels.
+  void begin();
   void write_block();
   void clip(double clip_norm);
-  void update(Flat& flat);
+  void update(int64_t flat);
+  void before_update(Flat& flat, bool mirror);
+  void after_update(Flat& flat);
+  void count_skipped();
   StepBlock* block() { return reinterpret_cast<StepBlock*>(block_memory_->data()); }
 
   OptimizerKind kind_;

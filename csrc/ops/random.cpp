@@ -16,6 +16,7 @@ struct Generator {
     if (!memory) {
       const bool dry = dry_run::active();
       dry_run::set_active(false);
+      const recording::Paused paused;
       memory = Storage::allocate(sizeof(GeneratorState), Device{});
       dry_run::set_active(dry);
       *reinterpret_cast<GeneratorState*>(memory->data()) = {0, 0};
@@ -29,13 +30,20 @@ Generator& generator() {
   return *g;
 }
 
+void take_counters(int64_t count) {
+  const std::lock_guard lock(generator().mutex);
+  generator().drawn += static_cast<uint64_t>(count);
+}
+
 // Reserves the counters for n elements; gives the generator's memory and the call's constant.
 std::pair<GeneratorState*, uint64_t> reserve(int64_t n) {
   Generator& g = generator();
   std::lock_guard lock(g.mutex);
   GeneratorState* state = g.state();
   const uint64_t counter = g.drawn;
-  if (!dry_run::active()) g.drawn += static_cast<uint64_t>((n + 3) / 4);
+  const int64_t count = (n + 3) / 4;
+  recording::host([](RefCounted*, int64_t drawn) { take_counters(drawn); }, nullptr, count);
+  if (!dry_run::active() && !recording::walking()) g.drawn += static_cast<uint64_t>(count);
   return {state, counter};
 }
 
@@ -58,6 +66,7 @@ struct DropoutNode final : Node {
 void manual_seed(uint64_t seed) { set_generator_state({seed, 0}); }
 
 GeneratorState generator_state() {
+  recording::read_value();
   Generator& g = generator();
   std::lock_guard lock(g.mutex);
   const GeneratorState state = *g.state();
@@ -65,17 +74,26 @@ GeneratorState generator_state() {
 }
 
 void set_generator_state(GeneratorState state) {
+  recording::refuse("it seeds the random generator");
   Generator& g = generator();
   std::lock_guard lock(g.mutex);
   *g.state() = state;
   g.drawn = 0;
 }
 
+void discard_random() {
+  const std::lock_guard lock(generator().mutex);
+  generator().drawn = 0;
+}
+
 void advance_generator() {
-  Generator& g = generator();
-  std::lock_guard lock(g.mutex);
-  g.state()->offset += g.drawn;
-  g.drawn = 0;
+  const HostWork advance = [](RefCounted*, int64_t) {
+    Generator& g = generator();
+    std::lock_guard lock(g.mutex);
+    g.state()->offset += g.drawn;
+    g.drawn = 0;
+  };
+  recording::perform(advance, nullptr);
 }
 
 Tensor random(const Shape& shape, RandomKind kind, Scalar a, Scalar b, DType dtype, Device device) {

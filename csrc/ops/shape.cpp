@@ -380,6 +380,7 @@ void assign_slice(const Tensor& y, const std::vector<SliceAxis>& axes, const Ten
 
 Scalar item(const Tensor& x) {
   require(x.numel() == 1, "item", "the tensor must have one element, got shape ", x.shape());
+  recording::read_value();
   if (dry_run::active() || !x.data()) fail(ErrorKind::runtime, "check", "a value was read, tensors have none here");
   const bool floating = is_floating(x.dtype());
   NoGrad no_grad;

@@ -5,6 +5,42 @@
 
 namespace smelt {
 
+namespace {
+
+// Done in a walk too, whose end undoes it.
+void tick(GradClock& clock, HostWork work) {
+  if (Recording* r = recording::current()) {
+    if (r->walking())
+      r->restore_later([kept = Ref<GradClock>(&clock), now = clock.now, cleared = clock.cleared] {
+        kept->now = now;
+        kept->cleared = cleared;
+      });
+    r->host(work, &clock, 0, true);
+  }
+  const recording::Paused paused;
+  work(&clock, 0);
+}
+
+}  // namespace
+
+void GradClock::clear() {
+  tick(*this, [](RefCounted* object, int64_t) {
+    auto* clock = static_cast<GradClock*>(object);
+    clock->cleared = clock->now++;
+  });
+}
+
+void GradClock::age() {
+  tick(*this, [](RefCounted* object, int64_t) { ++static_cast<GradClock*>(object)->now; });
+}
+
+void LeafGrad::restore_after(Recording& walk) {
+  walk.restore_later([kept = Ref<LeafGrad>(this), old = buffer, filled = filled_at_] {
+    kept->buffer = old;
+    kept->filled_at_ = filled;
+  });
+}
+
 void LeafGrad::set_clock(Ref<GradClock> clock) {
   const GradState state = this->state();
   clock_ = std::move(clock);
@@ -30,12 +66,22 @@ Tensor visible_grad(const Tensor& leaf) {
 
 GradTarget leaf_target(const Tensor& leaf) {
   LeafGrad& grad = leaf_grad(leaf);
+  Recording* const recording = recording::current();
+  if (recording && recording->walking()) grad.restore_after(*recording);
   const Tensor& old = grad.buffer;
   if (!old || old.dtype() != leaf.dtype() || old.device() != leaf.device() || old.shape() != leaf.shape()) {
+    const recording::Paused paused;  // the buffer outlives the step
     grad.mark_empty();  // the leaf was given other data: what an old buffer holds is not its gradient
     grad.buffer = empty(leaf.shape(), leaf.dtype(), leaf.device());
   }
   const bool accumulate = grad.state() == GradState::filled;
+  if (recording) {
+    const HostCheck holds = [](RefCounted* object, int64_t filled) {
+      return (static_cast<LeafGrad*>(object)->state() == GradState::filled) == (filled != 0);
+    };
+    if (!recording->worked_on(&grad) && !recording->worked_on(grad.clock().get())) recording->guard(holds, &grad, accumulate);
+    recording->host([](RefCounted* object, int64_t) { static_cast<LeafGrad*>(object)->mark_filled(); }, &grad, 0, true);
+  }
   grad.mark_filled();
   grad.buffer.storage().bump_version();
   return {grad.buffer, accumulate};
@@ -43,13 +89,16 @@ GradTarget leaf_target(const Tensor& leaf) {
 
 void set_grad(const Tensor& leaf, const Tensor& value) {
   LeafGrad& grad = leaf_grad(leaf);
-  if (!value) {
+  const auto empty_it = [&] {
+    Recording* const recording = recording::current();
+    if (recording && recording->walking()) grad.restore_after(*recording);
+    recording::host([](RefCounted* object, int64_t) { static_cast<LeafGrad*>(object)->mark_empty(); }, &grad);
     grad.mark_empty();
-    return;
-  }
+  };
+  if (!value) return empty_it();
   require(value.shape() == leaf.shape(), "grad", "shape must be ", leaf.shape(), ", got ", value.shape());
   require_type(value.dtype() == leaf.dtype(), "grad", "dtype must be ", leaf.dtype(), ", got ", value.dtype());
-  grad.mark_empty();
+  empty_it();
   const GradTarget target = leaf_target(leaf);
   launch(CastArgs{.x = value.data(), .y = target.tensor.data(), .n = value.numel(), .from = value.dtype(),
                   .to = leaf.dtype()},

@@ -12,8 +12,8 @@ class GradClock final : public RefCounted {
  public:
   uint64_t now = 1;
   uint64_t cleared = 0;
-  void clear() { cleared = now++; }  // all become empty
-  void age() { ++now; }              // the filled become stale
+  void clear();  // all become empty
+  void age();    // the filled become stale
 };
 
 enum class GradState { empty, filled, stale };
@@ -28,6 +28,8 @@ class LeafGrad final : public RefCounted {
     if (filled_at_ == clock_->now) return GradState::filled;
     return filled_at_ > clock_->cleared ? GradState::stale : GradState::empty;
   }
+  // Everything of it that a backward changes, to be put back after a walk.
+  void restore_after(Recording& walk);
   void mark_filled() { filled_at_ = clock_->now; }
   void mark_empty() { filled_at_ = 0; }
 

@@ -40,6 +40,7 @@ from .runtime import (
 if TYPE_CHECKING:  # these load when used
     from . import bench, data, datasets, metrics, train
     from .profiler import Profile, profile
+    from .recorded import Capture, Plan, capture
     from .serialization import load, read_metadata, register, save
     from .train import Trainer
 
@@ -60,10 +61,12 @@ _DTYPES = ["bfloat16", "bool_", "float16", "float32", "float64", "int32", "int64
 __all__ = [
     *_functions.__all__,
     *_DTYPES,
+    "Capture",
     "DType",
     "Function",
     "FunctionContext",
     "HookHandle",
+    "Plan",
     "Profile",
     "Tensor",
     "Trainer",
@@ -71,6 +74,7 @@ __all__ = [
     "autocast",
     "autocast_policies",
     "bench",
+    "capture",
     "data",
     "datasets",
     "empty_cache",
@@ -102,6 +106,7 @@ __all__ = [
 _MODULES = ("bench", "data", "datasets", "metrics", "train")
 _NAMES = {
     "Trainer": "train",
+    **dict.fromkeys(("Capture", "Plan", "capture"), "recorded"),
     **dict.fromkeys(("Profile", "profile"), "profiler"),
     **dict.fromkeys(("load", "read_metadata", "register", "save"), "serialization"),
 }

@@ -8,7 +8,8 @@ step, several backwards add up.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import weakref
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import _core
@@ -49,17 +50,22 @@ class ParameterGroup:
     """
 
     names: list[str]
-    _check: Callable[[dict[str, Any]], None]
+    _optimizer: weakref.ref[Optimizer]
 
-    def __init__(self, names: list[str], options: dict[str, Any], check: Callable[[dict[str, Any]], None]):
-        self.__dict__.update(options, names=names, _check=check)
+    def __init__(self, names: list[str], options: dict[str, Any], optimizer: Optimizer):
+        self.__dict__.update(options, names=names, _optimizer=weakref.ref(optimizer))
 
     def __setattr__(self, name: str, value: Any) -> None:
         options = self.options()
         if name not in options:
             raise AttributeError(f"ParameterGroup: option must be one of {', '.join(options)}, got {name!r}")
-        self._check({**options, name: value})
+        optimizer = self._optimizer()
+        if optimizer is None:
+            raise RuntimeError("ParameterGroup: its optimizer was deleted")
+        optimizer._check({**options, name: value})
+        optimizer._numbers({**options, name: value})
         self.__dict__[name] = value
+        optimizer._write_options()
 
     def options(self) -> dict[str, Any]:
         """The options as a dict.
@@ -68,7 +74,7 @@ class ParameterGroup:
             >>> optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1).groups[0].options()
             {'lr': 0.1, 'momentum': 0.0, 'weight_decay': 0.0}
         """
-        return {name: value for name, value in self.__dict__.items() if name not in ("names", "_check")}
+        return {name: value for name, value in self.__dict__.items() if name not in ("names", "_optimizer")}
 
 
 class Optimizer:
@@ -151,17 +157,28 @@ class Optimizer:
                 unique = f"{name} ({count})"
             taken.add(unique)
             named.append((unique, p))
-        group = ParameterGroup([name for name, _ in named], options, self._check)
-        self._numbers(group)
+        group = ParameterGroup([name for name, _ in named], options, self)
+        self._numbers(options)
         self._core.add_group(named)
         self._given += named
         self.groups.append(group)
+        self._write_options()
+
+    def _write_options(self) -> None:
+        """Hands the groups' options to the core, where also the next replay of a recorded step finds them."""
+        for i, group in enumerate(self.groups):
+            self._core.set_group(i, *self._numbers(group.__dict__))
+
+    def _set_rates(self, rates: Sequence[float]) -> None:
+        for group, rate in zip(self.groups, rates):
+            group.__dict__["lr"] = rate
+        self._write_options()
 
     @classmethod
     def _check(cls, options: dict[str, Any]) -> None:
         raise TypeError("Optimizer: make an SGD, Adam or AdamW")
 
-    def _numbers(self, group: ParameterGroup) -> tuple[float, float, float, float, float]:
+    def _numbers(self, o: dict[str, Any]) -> tuple[float, float, float, float, float]:
         """lr, weight_decay, eps, beta1, beta2."""
         raise TypeError("Optimizer: make an SGD, Adam or AdamW")
 
@@ -173,8 +190,7 @@ class Optimizer:
     @lr.setter
     def lr(self, value: float) -> None:
         checked = _range(type(self).__name__, "lr", value, 0.0)
-        for group in self.groups:
-            group.__dict__["lr"] = checked
+        self._set_rates([checked] * len(self.groups))
 
     @property
     def clip_norm(self) -> float | None:
@@ -187,6 +203,7 @@ class Optimizer:
         if value is not None and not (value == math.inf or (is_finite_number(value) and value > 0)):
             raise ValueError(f"{type(self).__name__}: clip_norm must be above 0, or None, got {value!r}")
         self._clip_norm = value
+        _core.note_change()
 
     @property
     def steps(self) -> int:
@@ -218,8 +235,6 @@ class Optimizer:
             >>> opt.steps
             1
         """
-        for i, group in enumerate(self.groups):
-            self._core.set_group(i, *self._numbers(group))
         self._core.step(self.clip_norm or 0.0)
         _core.advance_generator()
 
@@ -309,6 +324,7 @@ class Optimizer:
             _core.assign(own[name][parameter], value)
         for group, options in zip(self.groups, state["groups"]):
             group.__dict__.update({k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+        self._write_options()
         self._core.steps = state["steps"]
         self._core.skipped = state.get("skipped", 0)
 
@@ -337,6 +353,7 @@ class Optimizer:
                 if option not in group.options():
                     raise ValueError(f"load_state_dict: {type(self).__name__} has no option '{option}'")
             self._check({**group.options(), **options})
+            self._numbers({**group.options(), **options})
 
     def __repr__(self) -> str:
         groups = "; ".join(", ".join(f"{k}={v}" for k, v in g.options().items()) for g in self.groups)
@@ -394,8 +411,7 @@ class SGD(Optimizer):
         _range("SGD", "momentum", options["momentum"], 0.0, 1.0, high_open=True)
         _range("SGD", "weight_decay", options["weight_decay"], 0.0)
 
-    def _numbers(self, group: ParameterGroup) -> tuple[float, float, float, float, float]:
-        o = group.__dict__
+    def _numbers(self, o: dict[str, Any]) -> tuple[float, float, float, float, float]:
         if o["momentum"] and not self._momentum:
             raise ValueError(f"SGD: momentum must be 0 in an optimizer made without it, got {o['momentum']}")
         return o["lr"], o["weight_decay"], 0.0, o["momentum"], 0.0
@@ -457,8 +473,7 @@ class Adam(Optimizer):
         _range(name, "eps", options["eps"], 0.0)
         _range(name, "weight_decay", options["weight_decay"], 0.0)
 
-    def _numbers(self, group: ParameterGroup) -> tuple[float, float, float, float, float]:
-        o = group.__dict__
+    def _numbers(self, o: dict[str, Any]) -> tuple[float, float, float, float, float]:
         return o["lr"], o["weight_decay"], o["eps"], o["betas"][0], o["betas"][1]
 
 

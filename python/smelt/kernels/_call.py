@@ -104,8 +104,8 @@ class Call:
             try:
                 _core.call_slot("check_index", {**fields, "dtype": index.dtype.name}, "")
             except IndexError as error:
-                found = str(error).removeprefix("check_index: ")
-                raise IndexError(f"{self.slot}: {name} must be in [{low}, {high}): {found}") from None
+                problem = str(error).removeprefix("check_index: index ")
+                raise IndexError(f"{self.slot}: {name} {problem}") from None
 
     def run(self, **fields: Any) -> Any:
         """Runs the kernel; gives what was written, in the order of the outputs."""

@@ -180,7 +180,7 @@ def check_index(index: Any, low: int, high: int, *, ignore: int | None = None) -
     Example:
         >>> kernels.check_index(np.array([0, 4]), 0, 4)
         Traceback (most recent call last):
-        IndexError: check_index: index must be in [0, 4): index 4 at position 1 is out of range
+        IndexError: check_index: index must be in [0, 4), got 4 at position 1
     """
     c = Call("check_index")
     c.input("index", index, "*n", ("int32", "int64"))

@@ -47,6 +47,8 @@ _LOCATED = (ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 
 # Hears of every call of a module while a profile runs; what it gives is called when the call ends.
 listener: Callable[[Module], Callable[[], None] | None] | None = None
+recordings = 0  # steps that are being recorded now, in all threads
+_PLAIN = (bool, int, float, str)
 
 
 class _ConstructorSignature:
@@ -71,6 +73,8 @@ class Module:
 
     Attributes:
         training: whether the module trains (batch norm and dropout look at it).
+        recordable: False for a module whose ``forward`` acts differently from time to time by what no attribute shows, such
+            as a counter elsewhere or a clock: steps with it are not recorded (see :func:`smelt.capture`).
 
     Example:
         >>> class Net(nn.Module):
@@ -87,6 +91,7 @@ class Module:
 
     __signature__ = _ConstructorSignature()
     training: bool
+    recordable: bool = True
     _frozen: bool
     _thawed: bool  # the mode that a frozen module takes up when it is no longer frozen
     _buffers: dict[str, None]
@@ -113,7 +118,14 @@ class Module:
                 f"{type(self).__name__}: {name} is a parameter, got a plain tensor; assign an nn.Parameter, or write "
                 f"into it: with smelt.no_grad(): layer.{name}.copy_(...)"
             )
+        old = self.__dict__.get(name, _core)  # the module _core is nobody's attribute
         object.__setattr__(self, name, value)
+        if old is not value and not (type(old) is type(value) and type(value) in _PLAIN and old == value):
+            _core.note_change()
+
+    def __delattr__(self, name: str) -> None:
+        object.__delattr__(self, name)
+        _core.note_change()
 
     # ------------------------------------------------------------------------------------------------------- calling
 
@@ -127,6 +139,8 @@ class Module:
         raise TypeError(f"{type(self).__name__}: a derived class must define forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if recordings:
+            self._check_recording()
         heard = listener  # another thread may end its profile meanwhile
         leave = heard(self) if heard is not None else None
         try:
@@ -148,6 +162,13 @@ class Module:
         finally:
             if leave is not None:
                 leave()
+
+    def _check_recording(self) -> None:
+        """Tells a step that is being recorded what stands against it here."""
+        if not self.recordable:
+            _core.refuse_recording(f"{type(self).__name__} has recordable = False")
+        if self._pre_hooks or self._post_hooks:
+            _core.refuse_recording(f"a forward hook of {type(self).__name__} runs in it, which is Python")
 
     def _locate(self, error: Exception) -> None:
         """Puts the path of the failing layer before the message, a step at every level that the error passes."""
@@ -178,9 +199,7 @@ class Module:
             (1, 2)
             >>> remove()
         """
-        key = object()
-        self._pre_hooks[key] = hook
-        return lambda: self._pre_hooks.pop(key, None) and None
+        return _add_hook(self._pre_hooks, hook)
 
     def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> Callable[[], None]:
         """Calls ``hook(module, inputs, output)`` after every forward; what it returns, unless None, replaces the output.
@@ -198,9 +217,7 @@ class Module:
             [[0.0, 0.0]]
             >>> remove()
         """
-        key = object()
-        self._post_hooks[key] = hook
-        return lambda: self._post_hooks.pop(key, None) and None
+        return _add_hook(self._post_hooks, hook)
 
     # -------------------------------------------------------------------------------------------------------- content
 
@@ -566,6 +583,18 @@ def _without_memory(item: Any) -> Any:
     if hasattr(item, "shape") and hasattr(item, "dtype"):
         return _core.empty(list(item.shape), item.dtype, "cpu")
     return item
+
+
+def _add_hook(hooks: dict[object, Callable[..., Any]], hook: Callable[..., Any]) -> Callable[[], None]:
+    key = object()
+    hooks[key] = hook
+    _core.note_change()
+
+    def remove() -> None:
+        if hooks.pop(key, None) is not None:
+            _core.note_change()
+
+    return remove
 
 
 @contextmanager

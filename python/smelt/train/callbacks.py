@@ -13,13 +13,20 @@ __all__ = ["Callback"]
 class Callback:
     """Derive a class, define what is needed, and pass an object of it to ``Trainer.fit(callbacks=[...])``.
 
-    Setting ``trainer.stop = True`` ends the run after the current step.
+    Setting ``trainer.stop = True`` ends the run after the current step. A callback with ``on_step_end`` may change anything
+    that a step reads, so steps are then not recorded (see :func:`smelt.capture`), unless ``passive`` says that it does not.
+
+    Attributes:
+        passive: True promises that ``on_step_end`` changes nothing that a step reads, but for attributes of modules,
+            values of parameters and buffers, and the optimizer's options.
 
     Example:
         >>> class Print(smelt.train.Callback):
         ...     def on_epoch_end(self, trainer, row):
         ...         print(row["epoch"])
     """
+
+    passive: bool = False
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Before the first step.

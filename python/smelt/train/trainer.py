@@ -6,7 +6,8 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,13 @@ from ..data import ArrayDataset, Loader
 from ..data.dataset import as_dataset
 from ..nn.module import Module, evaluating
 from ..precision import autocast, working_dtype
+from ..recorded import Plan, Recorder
 from ..schedule import get as _schedule
 from . import checkpoint
 from .callbacks import Callback
 from .history import History
 from .interrupt import Interrupt
+from .planning import plan_step
 from .progress import Progress
 from .run_folder import RunFolder
 
@@ -96,6 +99,8 @@ class Trainer:
         self.history = History()
         self.stop = False
         self.steps = 0
+        self._recorder = Recorder("the training step")
+        self._rows: Any = None  # shapes and dtypes of the last step's rows
 
     def _check_optimizer(self) -> None:
         """An optimizer over another model's parameters would train that one."""
@@ -118,20 +123,17 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------------- steps
 
-    def _forward(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    def _batch(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+        """A batch as the model takes it."""
+        with _named(x):
+            inputs = _core.to_tensor(self.preprocess(x) if self.preprocess is not None else x)
+            return _core.dense(_core.to_device(inputs, self.device)), _core.to_device(_core.to_tensor(y), self.device)
+
+    def _forward(self, inputs: Tensor, targets: Tensor, x: Any) -> tuple[Tensor, Tensor]:
         """Loss and outputs of a batch."""
-        try:
-            inputs = self.preprocess(x) if self.preprocess is not None else _core.to_tensor(x)
-            targets = _core.to_tensor(y)
-            if self.device != "cpu":
-                inputs, targets = _core.to_device(inputs, self.device), _core.to_device(targets, self.device)
-            with autocast(self.precision):
-                outputs = self.model(inputs)
-                return self.loss(outputs, targets), outputs
-        except (ValueError, TypeError, IndexError, RuntimeError, MemoryError) as error:
-            if len(error.args) == 1 and isinstance(error.args[0], str) and not error.args[0].startswith("Trainer: "):
-                error.args = (f"Trainer: {error.args[0]}{_hint(error.args[0], x)}",)
-            raise
+        with _named(x), autocast(self.precision):
+            outputs = self.model(inputs)
+            return self.loss(outputs, targets), outputs
 
     def _check_loss(self, loss: Tensor, x: Any, y: Any, rows: Any) -> float:
         """The loss as a number; a step with one that is not finite is refused before it can touch the weights."""
@@ -173,19 +175,81 @@ class Trainer:
         for what, values in (("inputs", x), ("targets", y)):
             if isinstance(values, (Tensor, np.ndarray)):  # others, such as lists, only when the loss tells
                 check_finite(f"Trainer: {what}", values, rows, f"step {self.steps + 1}")
+        batch = self._batch(x, y)
+        kind = tuple((t.shape, t.dtype.name) for t in batch)
+        self._rows = tuple((shape[1:], dtype) for shape, dtype in kind)
+        kept = self._recorder.lookup((kind, self.precision, self.model, self.loss, self.optimizer), list(batch))
+        if kept is not None and (done := self._replay(kept.plan, list(batch))):
+            return done
         before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
+        self._recorder.start(list(batch))
         try:
-            loss, outputs = self._forward(x, y)
-            value = self._check_loss(loss, x, y, rows)
-        except Exception:
-            for buffer, old in before:  # running statistics are written in forward
-                buffer.copy_(old)
+            try:
+                loss, outputs = self._forward(*batch, x)
+                self._recorder.pause()
+                value = self._check_loss(loss, x, y, rows)
+            except Exception:
+                self._recorder.pause()
+                for buffer, old in before:  # running statistics are written in forward
+                    buffer.copy_(old)
+                raise
+            self._recorder.resume()
+            self._backward(loss)
+            self._recorder.finish([loss, outputs])
+        except BaseException:
+            self._recorder.abandon()
             raise
+        self.steps += 1
+        return loss.detach(), _wide(outputs.detach()), value
+
+    def _backward(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+
+    def _replay(self, plan: _core.Plan, batch: list[Tensor]) -> tuple[Tensor, Tensor, float] | None:
+        """A step from its recording. None where the forward pass fails: nothing is changed, and the step itself says why."""
+        try:
+            plan.replay(0, batch)
+            loss, outputs = plan.outputs(batch)
+            value = loss.item()
+        except (IndexError, RuntimeError, MemoryError):
+            value = math.nan
+        if not math.isfinite(value):
+            plan.undo()
+            return None
+        plan.replay(1, batch)
         self.steps += 1
-        return loss.detach(), _wide(outputs.detach()), value
+        return loss, _wide(outputs), value
+
+    @property
+    def recording(self) -> str:
+        """What has become of the recording of training steps, in a sentence: plans and replays, or why there are none."""
+        return self._recorder.describe()
+
+    def plan(self, batch_size: int = 64, data: Any = None) -> Plan:
+        """What a training step will run, and the memory that it will need, without running it.
+
+        Walks through a step on tensors without memory. The parameters move into the optimizer's flat buffer, as they would
+        at the first step.
+
+        Args:
+            batch_size: rows of the step.
+            data: a dataset, a pair (x, y) or a :class:`smelt.data.Loader`, for the shapes of its rows. By default those
+                of the last step, or, before the first, what the model's first layer takes, if that is a Linear.
+
+        Returns:
+            The plan; its ``memory()`` is that of the recorded step, to the byte.
+
+        Raises:
+            ValueError: the shapes are not known, data and model disagree, or the step cannot be recorded.
+
+        Example:
+            >>> trainer = smelt.Trainer(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)))
+            >>> trainer.plan(batch_size=64).memory() < trainer.plan(batch_size=128).memory()
+            True
+        """
+        return plan_step(self, batch_size, data)
 
     # ------------------------------------------------------------------------------------------------------------ fit
 
@@ -318,7 +382,7 @@ class Trainer:
             for x, y in loader:
                 check_finite("Trainer: inputs", x, loader.rows)
                 check_finite("Trainer: targets", y, loader.rows)
-                loss, outputs = self._forward(x, y)
+                loss, outputs = self._forward(*self._batch(x, y), x)
                 self._score(mean, loss.item(), _wide(outputs), y)
         return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
 
@@ -394,6 +458,11 @@ class _Run:
         self.stale_epochs = 0
         self.seconds = 0.0
         self.options = {} if folder is None else checkpoint.options(self)
+        trainer._recorder.retry()
+        if not all(_passive(c) for c in callbacks):
+            trainer._recorder.off = (
+                "a callback runs after each step; passive = True in it says that it changes nothing for a step"
+            )
         for metric in trainer.metrics:
             metric.reset()
 
@@ -429,6 +498,7 @@ class _Run:
         with Interrupt() as interrupt, Progress(self.epochs, len(self.loader)) as progress:
             while self.epoch < self.epochs and not trainer.stop:
                 trainer.model.train()
+                _core.note_change()  # validation and callbacks ran: the next step is compared with its recording
                 progress.begin(self.epoch, self.loader.position)
                 for x, y in self.loader:
                     self.step(x, y, progress)
@@ -464,8 +534,7 @@ class _Run:
     def write_rates(self, factor: float) -> None:
         self.take_rates()
         self.written_rates = [base * factor for base in self.base_rates]
-        for group, rate in zip(self.trainer.optimizer.groups, self.written_rates):
-            group.__dict__["lr"] = rate
+        self.trainer.optimizer._set_rates(self.written_rates)
 
     def step(self, x: Any, y: Any, progress: Progress) -> None:
         trainer = self.trainer
@@ -540,6 +609,23 @@ class _Run:
         for callback in self.callbacks:
             callback.on_fit_end(trainer)
         return self.history
+
+
+def _passive(callback: Any) -> bool:
+    """Whether steps may be recorded with this callback."""
+    own = getattr(type(callback), "on_step_end", None)
+    return own in (None, Callback.on_step_end) or bool(getattr(callback, "passive", False))
+
+
+@contextmanager
+def _named(x: Any) -> Iterator[None]:
+    """Errors of a batch say that they come from the trainer, and what helps."""
+    try:
+        yield
+    except (ValueError, TypeError, IndexError, RuntimeError, MemoryError) as error:
+        if len(error.args) == 1 and isinstance(error.args[0], str) and not error.args[0].startswith("Trainer: "):
+            error.args = (f"Trainer: {error.args[0]}{_hint(error.args[0], x)}",)
+        raise
 
 
 def resolve_device(device: str) -> str:

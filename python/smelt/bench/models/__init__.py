@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ... import functions, losses, nn, optim
+from ..._core import Tensor
 from ...precision import autocast
+from ...recorded import capture
 from . import networks, peers
 
 if TYPE_CHECKING:
@@ -106,15 +108,16 @@ def smelt_step(name: str, precision: str = "float32") -> tuple[Step, nn.Module]:
     loss_of = losses.cross_entropy if MODELS[name].classes else losses.mse_loss
     optimizer = optim.AdamW(model.parameters(), lr=1e-3)
 
-    def step() -> float:
+    @capture
+    def train(x: Tensor, y: Tensor) -> Tensor:
         optimizer.zero_grad()
         with autocast(precision):
             loss = loss_of(model(x), y)
         loss.backward()
         optimizer.step()
-        return float(loss.item())
+        return loss
 
-    return step, model
+    return lambda: float(train(x, y).item()), model
 
 
 def torch_steps(name: str, model: nn.Module, precision: str = "float32") -> Iterator[tuple[str, Step]]:

@@ -1,0 +1,76 @@
+// A recorded step made ready to run again: its calls with their arguments, over one piece of memory.
+#pragma once
+#include <utility>
+#include <vector>
+
+#include "plan/recorder.h"
+
+namespace smelt {
+
+// A piece of a plan's memory, in use from one call to another, both included.
+struct PlacedBlock {
+  size_t bytes = 0, offset = 0;
+  size_t first = 0, last = 0;
+};
+// Gives blocks their offsets, such that no two that are in use at once overlap; returns the bytes of the whole.
+size_t place_blocks(std::vector<PlacedBlock>& blocks);
+
+// Memory that all plans of one step share: they run one after the other.
+class Arena final : public RefCounted {
+ public:
+  char* at_least(size_t bytes, Device device);
+
+ private:
+  Ref<Storage> memory_;
+};
+
+class Plan final : public RefCounted {
+ public:
+  Plan(RecordedStep step, Ref<Arena> arena);
+
+  // Whether a replay would do now what the step would, with these inputs.
+  bool ready(const std::vector<Tensor>& inputs) const;
+  // Runs a part of the step. Parts run in order, all of them before another plan of the arena does.
+  void replay(size_t part, const std::vector<Tensor>& inputs);
+  // Puts back what the first part wrote to memory that outlives the step.
+  void undo();
+  std::vector<Tensor> outputs(const std::vector<Tensor>& inputs) const;  // fresh copies
+
+  size_t memory() const { return bytes_; }
+  const std::vector<PlacedBlock>& blocks() const { return blocks_; }
+  const RecordedStep& step() const { return step_; }
+  std::vector<const char*> kernels() const;
+  int threads() const { return threads_; }
+
+ private:
+  struct Patch {  // a pointer within the arguments
+    char* field;
+    Place place;
+  };
+  struct Backup {
+    Ref<Storage> storage;
+    size_t block;
+  };
+
+  void find_lifetimes();
+  void add_workspaces();
+  void add_backups();
+  void settle();
+  size_t part_begin(size_t part) const { return part ? step_.cuts[part - 1] : 0; }
+  size_t part_end(size_t part) const { return part < step_.cuts.size() ? step_.cuts[part] : step_.calls.size(); }
+
+  RecordedStep step_;
+  Ref<Arena> arena_;
+  int threads_;
+  std::vector<std::max_align_t> args_;  // as the kernels get them, pointers in place
+  std::vector<void*> workspaces_;       // of each call
+  std::vector<size_t> workspace_block_;  // of each call, or none
+  std::vector<Patch> in_arena_, in_inputs_;
+  std::vector<PlacedBlock> blocks_;
+  std::vector<Backup> backups_;
+  std::vector<double> part_ns_;
+  size_t bytes_ = 0;
+  char* base_ = nullptr;  // of the arena when pointers were set
+};
+
+}  // namespace smelt

@@ -352,6 +352,49 @@ def memory_growth() -> Row:
     return result(growth <= 1, f"{growth:.2f} MB")
 
 
+@claim("replay of 1,000 one-element calls", "<= 2 ms")
+def small_calls() -> Row:
+    quiet()
+
+    def calls(x: Any) -> Any:
+        for _ in range(500):
+            x = (x + 1) * 0.5
+        return x
+
+    step, x = smelt.capture(calls), smelt.zeros(1)
+    for _ in range(5):
+        step(x)
+    assert step(x).item() == calls(x).item() and len(step.plans[0]) == 1000, step.recording
+    times = []
+    for _ in range(200):
+        begin = time.perf_counter()
+        step(x)
+        times.append(time.perf_counter() - begin)
+    milliseconds = 1e3 * float(np.median(times))
+    return result(milliseconds <= 2, f"{milliseconds:.3f} ms (longest {1e3 * max(times):.3f})", n=200)
+
+
+@claim("first step of the trainer", "<= 3x the hundredth + 10 ms")
+def first_step() -> Row:
+    quiet()
+    excess = {}
+    for name in ("mlp", "cnn"):
+        worst = []
+        for _ in range(5):
+            trainer = smelt.Trainer(models.MODELS[name].build())
+            x, y = models.batch(name)
+            times = []
+            for _ in range(105):
+                begin = time.perf_counter()
+                trainer.step(x, y)
+                times.append(time.perf_counter() - begin)
+            assert trainer.recording.startswith("recorded: "), trainer.recording
+            worst.append((times[0], float(np.median(times[95:]))))
+        excess[name] = float(np.median([first - 3 * late for first, late in worst]))
+    text = ", ".join(f"{name} 3x {'+' if e >= 0 else '-'} {1e3 * abs(e):.1f} ms" for name, e in excess.items())
+    return result(max(excess.values()) <= 0.010, text, excess=excess, n=5)
+
+
 def train(*options: str, isa: str | None = None) -> dict[str, Any]:
     environment = {**os.environ, **({"SMELT_MAX_ISA": isa} if isa else {})}
     with tempfile.TemporaryDirectory() as folder:

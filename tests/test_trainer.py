@@ -426,7 +426,7 @@ def test_run_folder(level, tmp_path, caplog):
     with caplog.at_level(level, logger="smelt"):
         trainer = new_trainer(labels=["a", "b", "c"])
         history = trainer.fit(problem(), problem(1), epochs=2, batch_size=BATCH, out=tmp_path / "run")
-    assert len(caplog.records) == (4 if level == logging.INFO else 0)  # two epochs, two checkpoints
+    assert len(caplog.records) == (5 if level == logging.INFO else 0)  # two epochs, two checkpoints, the recording
     folder = tmp_path / "run"
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert names == {
@@ -437,7 +437,7 @@ def test_run_folder(level, tmp_path, caplog):
     lines = (folder / "history.csv").read_text().splitlines()
     assert lines[0] == ",".join(history.columns) and len(lines) == 3
     assert [line.split(" INFO ")[1].split(":")[0] for line in (folder / "log.txt").read_text().splitlines()][::2] == [
-        "epoch 1 of 2", "epoch 2 of 2",
+        "epoch 1 of 2", "epoch 2 of 2", "training steps",
     ]  # fmt: skip
     model = smelt.load(folder)
     assert model.labels == ["a", "b", "c"] and not model.training

@@ -15,6 +15,7 @@ void register_plan(py::module_& m) {
 
   py::class_<Recorder>(m, "Recorder")
       .def(py::init<std::vector<Tensor>, bool>(), py::arg("inputs"), py::arg("walk"))
+      .def("inputs", &Recorder::inputs)
       .def("pause", &Recorder::pause)
       .def("resume", &Recorder::resume)
       .def("cut", &Recorder::cut)

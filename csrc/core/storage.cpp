@@ -74,7 +74,7 @@ void Storage::give_back() {
 
 std::pair<Ref<Storage>, size_t> Storage::mirror() {
   Storage& whole = base_ ? *base_ : *this;
-  recording::host([](RefCounted* object, int64_t) { static_cast<Storage*>(object)->mirror(); }, this);
+  recording::host([](RefCounted* object, int64_t) { static_cast<Storage*>(object)->mirror(); }, &whole);
   if (!whole.mirror_) {
     const recording::Paused paused;
     whole.mirror_ = allocate(whole.bytes_ / 2, device_);

@@ -64,6 +64,7 @@ class Storage final : public RefCounted {
     mirror_version_.store(may_have_mirror() ? version() : kNever, std::memory_order_release);
   }
   // Of a whole: its mirror, when a part of it was asked for since the last call; null otherwise.
+  bool mirror_used() const { return mirror_used_.load(); }
   char* mirror_in_use() { return mirror_used_.exchange(false) ? mirror_->data() : nullptr; }
 
  private:

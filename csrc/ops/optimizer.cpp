@@ -148,8 +148,13 @@ std::vector<Optimizer::Flat> Optimizer::lay_out(std::vector<std::pair<int, int>>
     flat.grad = full(Shape{flat.size}, {}, flat.dtype, device);
     for (size_t i = 0; i < state_names().size(); ++i) flat.state[i] = full(Shape{flat.size}, {}, flat.dtype, device);
     flat.segment_memory = Storage::allocate(flat.segments.size() * sizeof(Segment), device);
+    flat.write_segments();
   }
   return flats;
+}
+
+void Optimizer::Flat::write_segments() const {
+  backend(segment_memory->device()).from_host(segment_memory->data(), segments.data(), segments.size() * sizeof(Segment));
 }
 
 void Optimizer::place(Entry& e, Flat& flat) {
@@ -210,9 +215,7 @@ void Optimizer::write_block() {
   }
   const Device device = block_memory_->device();
   backend(device).from_host(block_memory_->data(), &next, sizeof next);
-  for (Flat& flat : flats_)
-    backend(device).from_host(flat.segment_memory->data(), flat.segments.data(),
-                              flat.segments.size() * sizeof(Segment));
+  for (const Flat& flat : flats_) flat.write_segments();
 }
 
 void Optimizer::clip(double clip_norm) {
@@ -245,7 +248,13 @@ void Optimizer::after_update(Flat& flat) {
 
 void Optimizer::update(int64_t number) {
   Flat& flat = flats_[static_cast<size_t>(number)];
-  void* const mirror = recording::walking() ? nullptr : flat.param.storage().mirror_in_use();
+  Storage& whole = flat.param.storage();
+  Recording* const recording = recording::current();
+  if (recording && !recording->worked_on(&whole)) {  // whether the mirror was used since the last update tells the step's kind
+    const HostCheck holds = [](RefCounted* object, int64_t used) { return static_cast<Storage*>(object)->mirror_used() == used; };
+    recording->guard(holds, &whole, whole.mirror_used());
+  }
+  void* const mirror = recording::walking() ? nullptr : whole.mirror_in_use();
   const HostWork before = [](RefCounted* object, int64_t value) {
     auto* o = static_cast<Optimizer*>(object);
     Flat& updated = o->flats_[static_cast<size_t>(value / 2)];

@@ -37,14 +37,19 @@ std::string RecordedStep::difference(const RecordedStep& other) const {
 }
 
 Recorder::Recorder(std::vector<Tensor> inputs, bool walk)
-    : inputs_(std::move(inputs)), walking_(walk), changes_(recording::changes()) {
+    : given_(std::move(inputs)), walking_(walk), changes_(recording::changes()) {
   if (recording::of_thread()) fail(ErrorKind::runtime, "capture", "a step of this thread is already being recorded");
   step_.layout = recording::layout_generation();
-  for (size_t i = 0; i < inputs_.size(); ++i) {
-    const Storage& a = inputs_[i].storage();
-    if (inputs_[i].requires_grad() || a.base()) refuse(cat("its input ", i, " is a parameter or on the tape"));
+  for (size_t i = 0; i < given_.size(); ++i) {
+    const Tensor& x = given_[i];
+    const Storage& a = x.storage();
+    const bool on_tape = x.requires_grad() || a.base();
+    if (on_tape) refuse(cat("its input ", i, " is a parameter or on the tape"));
     for (size_t j = 0; j < i; ++j)
-      if (overlap(a, inputs_[j].storage())) refuse(cat("its inputs ", j, " and ", i, " share memory"));
+      if (overlap(a, given_[j].storage())) refuse(cat("its inputs ", j, " and ", i, " share memory"));
+    const auto keep = [held = x.impl()->storage] {};
+    const Ref<Storage> same = Storage::wrap(a.address(), a.bytes(), a.device(), keep);
+    inputs_.push_back(on_tape ? x : Tensor(make_ref<TensorImpl>(same, x.impl()->offset, x.shape(), x.dtype())));
   }
   resume();
 }
@@ -153,7 +158,11 @@ void Recorder::launched(int slot, const void* args, Device device, const Candida
   std::vector<size_t> outputs;
   each_buffer(slot, copy, [&](const char* field, Access access) {
     const Place at = Place::of(field);
-    if (at.kind() == Place::Kind::input && access != Access::in) refuse("it writes to one of its inputs");
+    if (at.kind() == Place::Kind::input && access != Access::in) {
+      refuse("it writes to one of its inputs");
+      const recording::Paused paused;
+      given_[at.number()].storage().bump_version();
+    }
     if (at.kind() != Place::Kind::block) return;
     if (access != Access::out && !written_[at.number()] && step_.blocks[at.number()])
       refuse(cat("the kernel ", name_of(call), " reads values that no kernel of the step wrote"));

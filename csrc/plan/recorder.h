@@ -97,6 +97,9 @@ class Recorder final : public Recording {
   Recorder(std::vector<Tensor> inputs, bool walk);
   ~Recorder() override;
 
+  // What the step must use for its inputs: the same memory, told from other ways to it.
+  const std::vector<Tensor>& inputs() const { return inputs_; }
+
   void pause();   // until resume(): what happens is no part of the step
   void resume();
   void cut();     // the step's next part begins
@@ -120,7 +123,7 @@ class Recorder final : public Recording {
   void stop();
 
   RecordedStep step_;
-  std::vector<Tensor> inputs_;
+  std::vector<Tensor> given_, inputs_;
   bool walking_;
   bool recording_ = false;
   uint64_t changes_;

@@ -92,6 +92,7 @@ class Optimizer:
     def __init__(
         self, parameters: Parameters, options: dict[str, Any], clip_norm: float | None, momentum: bool, nesterov: bool
     ):
+        self._clip_norm: float | None = None
         self.clip_norm = clip_norm
         self.groups = []
         self._given: list[tuple[str, Tensor]] = []
@@ -202,8 +203,9 @@ class Optimizer:
         # An infinite norm only measures, and skips steps that are not finite.
         if value is not None and not (value == math.inf or (is_finite_number(value) and value > 0)):
             raise ValueError(f"{type(self).__name__}: clip_norm must be above 0, or None, got {value!r}")
+        if value != self._clip_norm:
+            _core.note_change()
         self._clip_norm = value
-        _core.note_change()
 
     @property
     def steps(self) -> int:

@@ -105,7 +105,6 @@ class _Kept:
         self.plan, self.result = plan, result
         self.changes = _core.changes()
         self.last_use = 0
-        self.replays = 0
 
 
 class _Key:
@@ -128,7 +127,7 @@ class Recorder:
         self._keys: dict[Any, _Key] = {}
         self._seen: set[Any] = set()
         self._layout = 0
-        self._runs = 0
+        self._runs = self._replays = 0
         self._key: _Key | None = None  # of the run that is to be recorded
         self._recorder: _core.Recorder | None = None
         self._random: Any = None
@@ -156,7 +155,7 @@ class Recorder:
         for kept in known.plans:
             if kept.changes == changes and kept.plan.ready(inputs):
                 kept.last_use = self._runs
-                kept.replays += 1
+                self._replays += 1
                 return kept
         self._key = known
         return None
@@ -183,13 +182,14 @@ class Recorder:
 
     # ------------------------------------------------------------------------------------------------------ recording
 
-    def start(self, inputs: list[Tensor]) -> None:
-        """Records what follows, if `lookup` found that to be worth while."""
+    def start(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Records what follows, if `lookup` found that to be worth while; gives the inputs that the step is to use."""
         if self._key is None:
-            return
+            return inputs
         self._random = _random_state()
         self._recorder = _core.Recorder(inputs, False)
         _module.recordings += 1
+        return self._recorder.inputs()
 
     def pause(self) -> None:
         if self._recorder is not None:
@@ -283,7 +283,7 @@ class Recorder:
         why = self.off or next((known.why for known in self._keys.values() if known.why), None)
         if kept:
             kernels = ", ".join(f"{len(k.plan.kernels())} kernels in {_size(k.plan.memory())}" for k in kept)
-            return f"recorded: {kernels}; {sum(k.replays for k in kept)} replays"
+            return f"recorded: {kernels}; {self._replays} replays"
         return f"not recorded: {why}" if why else "not recorded yet"
 
 
@@ -389,8 +389,7 @@ class Capture:
             if kept is not None:
                 kept.plan.replay(0, inputs)
                 return _put_together(kept.result, kept.plan.outputs(inputs))
-            args, kwargs = _put_together(structure, inputs)
-            self._recorder.start(inputs)
+            args, kwargs = _put_together(structure, self._recorder.start(inputs))
             try:
                 result = self.function(*args, **kwargs)
                 outputs: list[Tensor] = []

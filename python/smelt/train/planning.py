@@ -16,8 +16,6 @@ from ..recorded import Plan
 if TYPE_CHECKING:
     from .trainer import Trainer
 
-__all__ = ["plan_step"]
-
 Kind = tuple[tuple[int, ...], str]  # shape of a row, dtype
 
 
@@ -29,10 +27,10 @@ def plan_step(trainer: Trainer, batch_size: int, data: Any) -> Plan:
     with evaluating(trainer.model):  # puts the modes back
         trainer.model.train()
         x, y = _rows(trainer, data, batch_size)
-        inputs, targets = (_core.placeholder([batch_size, *shape], dtype) for shape, dtype in (x, y))
-        recorder = _core.Recorder([inputs, targets], True)
+        recorder = _core.Recorder([_core.placeholder([batch_size, *shape], dtype) for shape, dtype in (x, y)], True)
         given: list[Tensor] = []
         try:
+            inputs, targets = recorder.inputs()
             given += trainer._forward(inputs, targets, inputs)
             recorder.cut()
             trainer._backward(given[0])

@@ -182,10 +182,10 @@ class Trainer:
         if kept is not None and (done := self._replay(kept.plan, list(batch))):
             return done
         before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
-        self._recorder.start(list(batch))
+        inputs, targets = self._recorder.start(list(batch))
         try:
             try:
-                loss, outputs = self._forward(*batch, x)
+                loss, outputs = self._forward(inputs, targets, x)
                 self._recorder.pause()
                 value = self._check_loss(loss, x, y, rows)
             except Exception:
@@ -249,7 +249,8 @@ class Trainer:
             >>> trainer.plan(batch_size=64).memory() < trainer.plan(batch_size=128).memory()
             True
         """
-        return plan_step(self, batch_size, data)
+        with _named(None):
+            return plan_step(self, batch_size, data)
 
     # ------------------------------------------------------------------------------------------------------------ fit
 
@@ -602,6 +603,7 @@ class _Run:
         if self.best is not None:
             trainer.model.load_state_dict(self.best)
         self.write_rates(1.0)
+        self.log("training steps: %s", trainer.recording)
         trainer.model.eval()
         if self.folder is not None:
             self.folder.write_history(self.history)

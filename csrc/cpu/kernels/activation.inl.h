@@ -17,7 +17,7 @@ inline V c(double x) {
 }
 
 template <UnaryOp op, class V>
-inline V apply(V x, V a, V b) {
+SMELT_INLINE V apply(V x, V a, V b) {
   if constexpr (op == UnaryOp::neg) return -x;
   if constexpr (op == UnaryOp::abs) return abs(x);
   if constexpr (op == UnaryOp::sign) {
@@ -56,7 +56,7 @@ inline V apply(V x, V a, V b) {
 
 // dx / dy as a factor of dy; s is x, or y for the ops whose derivative is a function of the result.
 template <UnaryOp op, class V>
-inline V derivative(V s, V a, V b) {
+SMELT_INLINE V derivative(V s, V a, V b) {
   const V zero = V::zero(), one = c<V>(1);
   if constexpr (op == UnaryOp::neg) return -one;
   if constexpr (op == UnaryOp::abs) return select(zero < s, one, select(s < zero, -one, select(s == s, zero, s)));

@@ -69,119 +69,190 @@ inline VecD log1p(VecD x) { return {std::log1p(x.v)}; }
 inline VecD tanh(VecD x) { return {std::tanh(x.v)}; }
 inline VecD erf(VecD x) { return {std::erf(x.v)}; }
 
+// Two vectors as one: what waits for one half's results meanwhile works on the other. For functions of many dependent steps.
+template <class V>
+struct Twice {
+  static constexpr int W = 2 * V::W;
+  using T = typename V::T;
+  struct Mask {
+    typename V::Mask a, b;
+    friend Mask operator&(Mask x, Mask y) { return {x.a & y.a, x.b & y.b}; }
+    friend Mask operator|(Mask x, Mask y) { return {x.a | y.a, x.b | y.b}; }
+    friend Mask operator!(Mask x) { return {!x.a, !x.b}; }
+  };
+  V a, b;
+
+  static Twice set(T x) { return {V::set(x), V::set(x)}; }
+  static Twice zero() { return {V::zero(), V::zero()}; }
+  template <class S>
+  static Twice load(const S* p) {
+    return {V::load(p), V::load(p + V::W)};
+  }
+  template <class S>
+  static Twice load(const S* p, int n) {
+    if (n <= V::W) return {V::load(p, n), V::zero()};
+    return {V::load(p), V::load(p + V::W, n - V::W)};
+  }
+  template <class S>
+  void store(S* p) const {
+    a.store(p);
+    b.store(p + V::W);
+  }
+  template <class S>
+  void store(S* p, int n) const {
+    if (n <= V::W) return a.store(p, n);
+    a.store(p);
+    b.store(p + V::W, n - V::W);
+  }
+
+  friend Twice operator+(Twice x, Twice y) { return {x.a + y.a, x.b + y.b}; }
+  friend Twice operator-(Twice x, Twice y) { return {x.a - y.a, x.b - y.b}; }
+  friend Twice operator*(Twice x, Twice y) { return {x.a * y.a, x.b * y.b}; }
+  friend Twice operator/(Twice x, Twice y) { return {x.a / y.a, x.b / y.b}; }
+  friend Twice operator-(Twice x) { return {-x.a, -x.b}; }
+  friend Mask operator<(Twice x, Twice y) { return {x.a < y.a, x.b < y.b}; }
+  friend Mask operator<=(Twice x, Twice y) { return {x.a <= y.a, x.b <= y.b}; }
+  friend Mask operator==(Twice x, Twice y) { return {x.a == y.a, x.b == y.b}; }
+
+  friend Twice fma(Twice x, Twice y, Twice z) { return {fma(x.a, y.a, z.a), fma(x.b, y.b, z.b)}; }
+  friend Twice select(Mask m, Twice x, Twice y) { return {select(m.a, x.a, y.a), select(m.b, x.b, y.b)}; }
+  friend Twice max(Twice x, Twice y) { return {max(x.a, y.a), max(x.b, y.b)}; }
+  friend Twice min(Twice x, Twice y) { return {min(x.a, y.a), min(x.b, y.b)}; }
+  friend Twice abs(Twice x) { return {abs(x.a), abs(x.b)}; }
+  friend Twice sqrt(Twice x) { return {sqrt(x.a), sqrt(x.b)}; }
+  friend Twice floor(Twice x) { return {floor(x.a), floor(x.b)}; }
+  friend Twice trunc(Twice x) { return {trunc(x.a), trunc(x.b)}; }
+  friend Twice round(Twice x) { return {round(x.a), round(x.b)}; }
+  friend Twice exp2_whole(Twice n) { return {exp2_whole(n.a), exp2_whole(n.b)}; }
+  friend void split_exponent(Twice x, Twice* m, Twice* e) {
+    split_exponent(x.a, &m->a, &e->a);
+    split_exponent(x.b, &m->b, &e->b);
+  }
+};
+
+template <class V>
+concept FloatVector = __is_same(typename V::T, float);
+#define SMELT_INLINE __attribute__((always_inline)) inline
+
 // x = n log 2 + r with |r| <= log(2) / 2; e^x = 2^n e^r.
-inline VecF exp(VecF x) {
-  const VecF high = VecF::set(88.72284f), low = VecF::set(-87.33654f);
-  const VecF clamped = max(min(x, high), low);
-  const VecF n = round(clamped * VecF::set(1.44269504f));
-  VecF r = fma(n, VecF::set(-0.693359375f), clamped);
-  r = fma(n, VecF::set(2.12194440e-4f), r);
-  VecF p = VecF::set(1.9875691500e-4f);
-  p = fma(p, r, VecF::set(1.3981999507e-3f));
-  p = fma(p, r, VecF::set(8.3334519073e-3f));
-  p = fma(p, r, VecF::set(4.1665795894e-2f));
-  p = fma(p, r, VecF::set(1.6666665459e-1f));
-  p = fma(p, r, VecF::set(5.0000001201e-1f));
-  p = fma(p, r * r, r) + VecF::set(1);
+template <FloatVector V>
+SMELT_INLINE V exp(V x) {
+  const V high = V::set(88.72284f), low = V::set(-87.33654f);
+  const V clamped = max(min(x, high), low);
+  const V n = round(clamped * V::set(1.44269504f));
+  V r = fma(n, V::set(-0.693359375f), clamped);
+  r = fma(n, V::set(2.12194440e-4f), r);
+  V p = V::set(1.9875691500e-4f);
+  p = fma(p, r, V::set(1.3981999507e-3f));
+  p = fma(p, r, V::set(8.3334519073e-3f));
+  p = fma(p, r, V::set(4.1665795894e-2f));
+  p = fma(p, r, V::set(1.6666665459e-1f));
+  p = fma(p, r, V::set(5.0000001201e-1f));
+  p = fma(p, r * r, r) + V::set(1);
   // 2^128 has no float: two factors.
-  const VecF half = floor(n * VecF::set(0.5f));
-  VecF y = p * exp2_whole(half) * exp2_whole(n - half);
-  y = select(high < x, VecF::set(__builtin_inff()), y);
-  y = select(x < low, VecF::zero(), y);  // subnormal results are flushed
+  const V half = floor(n * V::set(0.5f));
+  V y = p * exp2_whole(half) * exp2_whole(n - half);
+  y = select(high < x, V::set(__builtin_inff()), y);
+  y = select(x < low, V::zero(), y);  // subnormal results are flushed
   return select(is_nan(x), x, y);
 }
 
 // m in [sqrt(1/2), sqrt(2)): log x = e log 2 + log m.
-inline VecF log(VecF x) {
-  const VecF::Mask subnormal = x < VecF::set(1.17549435e-38f);
-  const VecF scaled = select(subnormal, x * VecF::set(8388608.0f), x);
-  VecF m, e;
+template <FloatVector V>
+SMELT_INLINE V log(V x) {
+  const typename V::Mask subnormal = x < V::set(1.17549435e-38f);
+  const V scaled = select(subnormal, x * V::set(8388608.0f), x);
+  V m, e;
   split_exponent(scaled, &m, &e);
-  e = e - select(subnormal, VecF::set(23), VecF::zero());
-  const VecF::Mask upper = VecF::set(1.41421356f) < m;
-  m = select(upper, m * VecF::set(0.5f), m);
-  e = select(upper, e + VecF::set(1), e);
-  const VecF r = m - VecF::set(1), r2 = r * r;
-  VecF p = VecF::set(7.0376836292e-2f);
-  p = fma(p, r, VecF::set(-1.1514610310e-1f));
-  p = fma(p, r, VecF::set(1.1676998740e-1f));
-  p = fma(p, r, VecF::set(-1.2420140846e-1f));
-  p = fma(p, r, VecF::set(1.4249322787e-1f));
-  p = fma(p, r, VecF::set(-1.6668057665e-1f));
-  p = fma(p, r, VecF::set(2.0000714765e-1f));
-  p = fma(p, r, VecF::set(-2.4999993993e-1f));
-  p = fma(p, r, VecF::set(3.3333331174e-1f));
+  e = e - select(subnormal, V::set(23), V::zero());
+  const typename V::Mask upper = V::set(1.41421356f) < m;
+  m = select(upper, m * V::set(0.5f), m);
+  e = select(upper, e + V::set(1), e);
+  const V r = m - V::set(1), r2 = r * r;
+  V p = V::set(7.0376836292e-2f);
+  p = fma(p, r, V::set(-1.1514610310e-1f));
+  p = fma(p, r, V::set(1.1676998740e-1f));
+  p = fma(p, r, V::set(-1.2420140846e-1f));
+  p = fma(p, r, V::set(1.4249322787e-1f));
+  p = fma(p, r, V::set(-1.6668057665e-1f));
+  p = fma(p, r, V::set(2.0000714765e-1f));
+  p = fma(p, r, V::set(-2.4999993993e-1f));
+  p = fma(p, r, V::set(3.3333331174e-1f));
   p = p * r * r2;
-  p = fma(e, VecF::set(-2.12194440e-4f), p);
-  p = fma(r2, VecF::set(-0.5f), p);
-  VecF y = fma(e, VecF::set(0.693359375f), r + p);
-  const VecF inf = VecF::set(__builtin_inff());
+  p = fma(e, V::set(-2.12194440e-4f), p);
+  p = fma(r2, V::set(-0.5f), p);
+  V y = fma(e, V::set(0.693359375f), r + p);
+  const V inf = V::set(__builtin_inff());
   y = select(x == inf, inf, y);
-  y = select(x == VecF::zero(), -inf, y);
-  return select((x < VecF::zero()) | is_nan(x), VecF::set(__builtin_nanf("")), y);
+  y = select(x == V::zero(), -inf, y);
+  return select((x < V::zero()) | is_nan(x), V::set(__builtin_nanf("")), y);
 }
 
 // log(1 + x): the rounding of 1 + x is corrected to first order.
-inline VecF log1p(VecF x) {
-  const VecF u = VecF::set(1) + x;
-  const VecF lost = (x - (u - VecF::set(1))) / u;
-  const VecF y = log(u) + select((VecF::zero() < u) & (u < VecF::set(1e6f)), lost, VecF::zero());
-  return select(u == VecF::set(1), x, y);
+template <FloatVector V>
+SMELT_INLINE V log1p(V x) {
+  const V u = V::set(1) + x;
+  const V lost = (x - (u - V::set(1))) / u;
+  const V y = log(u) + select((V::zero() < u) & (u < V::set(1e6f)), lost, V::zero());
+  return select(u == V::set(1), x, y);
 }
 
-inline VecF expm1(VecF x) {
+template <FloatVector V>
+SMELT_INLINE V expm1(V x) {
   // Near 0 the polynomial of e^r - 1 itself, elsewhere the difference loses nothing.
-  VecF p = VecF::set(1.9875691500e-4f);
-  p = fma(p, x, VecF::set(1.3981999507e-3f));
-  p = fma(p, x, VecF::set(8.3334519073e-3f));
-  p = fma(p, x, VecF::set(4.1665795894e-2f));
-  p = fma(p, x, VecF::set(1.6666665459e-1f));
-  p = fma(p, x, VecF::set(5.0000001201e-1f));
+  V p = V::set(1.9875691500e-4f);
+  p = fma(p, x, V::set(1.3981999507e-3f));
+  p = fma(p, x, V::set(8.3334519073e-3f));
+  p = fma(p, x, V::set(4.1665795894e-2f));
+  p = fma(p, x, V::set(1.6666665459e-1f));
+  p = fma(p, x, V::set(5.0000001201e-1f));
   p = fma(p, x * x, x);
-  return select(abs(x) < VecF::set(0.34657359f), p, exp(x) - VecF::set(1));
+  return select(abs(x) < V::set(0.34657359f), p, exp(x) - V::set(1));
 }
 
-inline VecF tanh(VecF x) {
-  const VecF z = abs(x), x2 = x * x;
-  VecF p = VecF::set(-5.70498872745e-3f);
-  p = fma(p, x2, VecF::set(2.06390887954e-2f));
-  p = fma(p, x2, VecF::set(-5.37397155531e-2f));
-  p = fma(p, x2, VecF::set(1.33314422036e-1f));
-  p = fma(p, x2, VecF::set(-3.33332819422e-1f));
+template <FloatVector V>
+SMELT_INLINE V tanh(V x) {
+  const V z = abs(x), x2 = x * x;
+  V p = V::set(-5.70498872745e-3f);
+  p = fma(p, x2, V::set(2.06390887954e-2f));
+  p = fma(p, x2, V::set(-5.37397155531e-2f));
+  p = fma(p, x2, V::set(1.33314422036e-1f));
+  p = fma(p, x2, V::set(-3.33332819422e-1f));
   p = fma(p * x2, x, x);
-  const VecF e = exp(z + z);
-  const VecF big = VecF::set(1) - VecF::set(2) / (e + VecF::set(1));
-  const VecF y = select(z < VecF::set(0.625f), p, select(x < VecF::zero(), -big, big));
+  const V e = exp(z + z);
+  const V big = V::set(1) - V::set(2) / (e + V::set(1));
+  const V y = select(z < V::set(0.625f), p, select(x < V::zero(), -big, big));
   return select(is_nan(x), x, y);
 }
 
 // Near 0 an odd polynomial, elsewhere 1 - e^q(x); both fitted by tools/fit_erf.py.
-inline VecF erf(VecF x) {
-  const VecF z = abs(x), t = x * x, c = min(z, VecF::set(4));
-  VecF p = VecF::set(-9.673590284364764e-06f);
-  p = fma(p, t, VecF::set(0.00011268253729213029f));
-  p = fma(p, t, VecF::set(-0.0008484396385028958f));
-  p = fma(p, t, VecF::set(0.005221053492277861f));
-  p = fma(p, t, VecF::set(-0.026865437626838684f));
-  p = fma(p, t, VecF::set(0.11283782869577408f));
-  p = fma(p, t, VecF::set(-0.37612637877464294f));
-  p = fma(p, t, VecF::set(0.1283791661262512f));
-  VecF q = VecF::set(1.6150449937413214e-06f);
-  q = fma(q, c, VecF::set(-4.561102105071768e-05f));
-  q = fma(q, c, VecF::set(0.0005929505568929017f));
-  q = fma(q, c, VecF::set(-0.00474111782386899f));
-  q = fma(q, c, VecF::set(0.026367414742708206f));
-  q = fma(q, c, VecF::set(-0.10998330265283585f));
-  q = fma(q, c, VecF::set(-0.6319313645362854f));
-  q = fma(q, c, VecF::set(-1.1301703453063965f));
-  q = fma(q, c, VecF::set(0.00030417676316574216f));
-  const VecF big = VecF::set(1) - exp(q);
-  const VecF y = select(z < VecF::set(1), fma(p, x, x), select(x < VecF::zero(), -big, big));
+template <FloatVector V>
+SMELT_INLINE V erf(V x) {
+  const V z = abs(x), t = x * x, c = min(z, V::set(4));
+  V p = V::set(-9.673590284364764e-06f);
+  p = fma(p, t, V::set(0.00011268253729213029f));
+  p = fma(p, t, V::set(-0.0008484396385028958f));
+  p = fma(p, t, V::set(0.005221053492277861f));
+  p = fma(p, t, V::set(-0.026865437626838684f));
+  p = fma(p, t, V::set(0.11283782869577408f));
+  p = fma(p, t, V::set(-0.37612637877464294f));
+  p = fma(p, t, V::set(0.1283791661262512f));
+  V q = V::set(1.6150449937413214e-06f);
+  q = fma(q, c, V::set(-4.561102105071768e-05f));
+  q = fma(q, c, V::set(0.0005929505568929017f));
+  q = fma(q, c, V::set(-0.00474111782386899f));
+  q = fma(q, c, V::set(0.026367414742708206f));
+  q = fma(q, c, V::set(-0.10998330265283585f));
+  q = fma(q, c, V::set(-0.6319313645362854f));
+  q = fma(q, c, V::set(-1.1301703453063965f));
+  q = fma(q, c, V::set(0.00030417676316574216f));
+  const V big = V::set(1) - exp(q);
+  const V y = select(z < V::set(1), fma(p, x, x), select(x < V::zero(), -big, big));
   return select(is_nan(x), x, y);
 }
 
 template <class V>
-inline V sigmoid(V x) {
+SMELT_INLINE V sigmoid(V x) {
   // What the rounding of 1 + e loses is known, and corrected.
   const V one = constant<V>(1), e = exp(-x), s = one + e, t = one / s;
   const V lost = select(e < one, e - (s - one), one - (s - e));
@@ -189,7 +260,7 @@ inline V sigmoid(V x) {
 }
 // log(1 + e^x) without overflow.
 template <class V>
-inline V softplus(V x) {
+SMELT_INLINE V softplus(V x) {
   return max_nan(x, V::zero()) + log1p(exp(-abs(x)));
 }
 

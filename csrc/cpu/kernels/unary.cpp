@@ -7,9 +7,22 @@ namespace {
 
 constexpr int64_t kGrain = 16384;
 
+// Functions of many steps run on two vectors at once. The portable form is left to the compiler.
+template <class V>
+struct WideOf {
+  using type = Twice<V>;
+};
+template <class V>
+  requires(V::W == 1 || kIsa == Isa::portable)
+struct WideOf<V> {
+  using type = V;
+};
+template <class S>
+using Wide = typename WideOf<Vec<S>>::type;
+
 template <class S>
 void unary_floating(const UnaryArgs& args, Context& context) {
-  using V = Vec<S>;
+  using V = Wide<S>;
   const S* x = static_cast<const S*>(args.x);
   S* y = static_cast<S*>(args.y);
   with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
@@ -70,7 +83,7 @@ Status unary(const UnaryArgs& args, Context& context) noexcept {
 
 template <class S>
 void unary_backward_run(const UnaryBackwardArgs& args, Context& context) {
-  using V = Vec<S>;
+  using V = Wide<S>;
   const S* saved = static_cast<const S*>(args.saved);
   const S* dy = static_cast<const S*>(args.dy);
   S* dx = static_cast<S*>(args.dx);

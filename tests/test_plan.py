@@ -1,7 +1,12 @@
 """Plans of recorded steps: their memory, their cost, and walks through a step before training."""
 
-import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,9 +99,7 @@ def test_a_walk_leaves_everything_as_it_was():
     assert all(np.array_equal(g, p.grad.numpy()) for g, p in zip(grads, model.parameters()))
     assert numbers == (opt.steps, smelt.get_rng_state() if hasattr(smelt, "get_rng_state") else None)
     loss.backward()  # the tape of before still holds, and adds to the gradient that is there
-    assert all(
-        np.allclose(2 * g, p.grad.numpy(), rtol=0.5, atol=1e-3) or g.any() for g, p in zip(grads, model.parameters())
-    )
+    assert all(not np.array_equal(g, p.grad.numpy()) for g, p in zip(grads, model.parameters()) if g.any())
 
 
 def test_shapes_without_data():
@@ -165,52 +168,99 @@ def test_a_thousand_small_calls():
     assert best["replay"] < best["step"]
 
 
-FIELDS = ["arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"]
+COUNTER = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stddef.h>
+static long calls;
+#define COUNTED(type, name, parameters, arguments)                         \\
+  type name parameters {                                                   \\
+    static type (*real) parameters;                                        \\
+    if (!real) real = (type(*) parameters)dlsym(RTLD_NEXT, #name);         \\
+    __atomic_fetch_add(&calls, 1, __ATOMIC_RELAXED);                       \\
+    return real arguments;                                                 \\
+  }
+COUNTED(void*, malloc, (size_t n), (n))
+COUNTED(void*, realloc, (void* p, size_t n), (p, n))
+COUNTED(void*, aligned_alloc, (size_t a, size_t n), (a, n))
+COUNTED(int, posix_memalign, (void** p, size_t a, size_t n), (p, a, n))
+long allocation_calls(void) { return calls; }
+"""
+COUNTED = """
+import ctypes
+import smelt
+from smelt import losses, optim
+from tests.test_capture import batch, network
+
+smelt.set_num_threads(2)
+model = network()
+opt = optim.AdamW(model.parameters(), lr=1e-3, clip_norm=1.0)
+
+@smelt.capture
+def step(x, y):
+    opt.zero_grad()
+    losses.cross_entropy(model(x), y).backward()
+    opt.step()
+
+inputs = [smelt.tensor(a) for a in batch(32)]
+for _ in range(5):
+    step(*inputs)
+plan = next(iter(step._recorder._keys.values())).plans[0].plan
+calls = ctypes.CDLL(None).allocation_calls
+plan.replay(0, inputs)
+stats, before = smelt.memory_stats(), calls()
+for _ in range(100):
+    plan.replay(0, inputs)
+after = calls()
+assert before > 1000 and smelt.memory_stats() == stats
+print(after - before)
+"""
 
 
-class Mallinfo(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_size_t) for name in FIELDS]
+def test_replays_allocate_nothing(tmp_path):
+    """Neither from the caching allocator nor by malloc: all calls of the process are counted."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler or os.environ.get("LD_PRELOAD"):
+        pytest.skip("needs a C compiler, and no library that is loaded first already")
+    (tmp_path / "counter.c").write_text(COUNTER)
+    library = tmp_path / "counter.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, tmp_path / "counter.c", "-ldl"], check=True)
+    root = Path(__file__).resolve().parent.parent
+    path = os.pathsep.join([str(Path(smelt.__file__).parent.parent), str(root)])
+    environment = {**os.environ, "LD_PRELOAD": str(library), "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", COUNTED], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == 0
 
 
-LIBC = ctypes.CDLL(None)
-
-
-def malloc_bytes():
-    if not hasattr(LIBC, "mallinfo2"):
-        pytest.skip("the C library has no mallinfo2")
-    LIBC.mallinfo2.restype = Mallinfo
-    info = LIBC.mallinfo2()
-    return info.uordblks, info.hblkhd, info.ordblks
-
-
-def test_replays_allocate_nothing():
-    smelt.set_num_threads(2)
-    model = network()
-    opt = optim.AdamW(model.parameters(), lr=1e-3, clip_norm=1.0)
+def test_signals_are_heard_in_a_long_replay():
+    smelt.set_num_threads(1)
 
     @smelt.capture
-    def step(x, y):
-        opt.zero_grad()
-        losses.cross_entropy(model(x), y).backward()
-        opt.step()
+    def step(x):
+        for _ in range(400):
+            x = x @ x
+        return x
 
-    x, y = (smelt.tensor(a) for a in batch(32))
-    for _ in range(5):
-        step(x, y)
-    kept = next(iter(step._recorder._keys.values())).plans[0].plan
-    inputs = [x, y]
+    x = smelt.full((384, 384), 1 / 384)
+    for _ in range(3):
+        step(x)
+    begin = time.perf_counter()
+    step(x)
+    whole = time.perf_counter() - begin
+    assert step.recording.endswith("replays") and whole > 0.25, "the replay is too short for this test"
 
-    def state():
-        return malloc_bytes(), smelt.memory_stats()
+    def stop(*_):
+        raise InterruptedError("stopped")
 
-    def replays():
-        for _ in range(100):
-            kept.replay(0, inputs)
-
-    before = state()
-    for _ in range(5):  # a first round may warm up caches of the interpreter
-        before = state()
-        replays()
-        if state() == before:
-            return
-    assert state() == before
+    previous = signal.signal(signal.SIGALRM, stop)
+    try:
+        begin = time.perf_counter()
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(InterruptedError):
+            step(x)
+        assert time.perf_counter() - begin < max(0.8 * whole, 0.24)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    assert np.array_equal(step(x).numpy(), step.function(x).numpy())  # and it goes on

@@ -80,6 +80,10 @@ void register_autograd(py::module_& m) {
   static InterpreterLock& lock = interpreter_lock();
   lock.release = []() -> void* { return PyGILState_Check() ? PyEval_SaveThread() : nullptr; };
   lock.acquire = [](void* state) { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); };
+  lock.check_signals = [] {
+    const py::gil_scoped_acquire held;
+    if (PyErr_CheckSignals()) throw py::error_already_set();
+  };
 
   m.def("grad_enabled", grad_enabled);
   m.def("set_grad_enabled", set_grad_enabled);
@@ -102,7 +106,7 @@ void register_autograd(py::module_& m) {
           return;
         }
         require_type(!on || is_floating(x.dtype()), "requires_grad", "needs a floating dtype, got ", x.dtype());
-        if (x.impl()->requires_grad != on) recording::change_layout();
+        if (x.impl()->requires_grad != on && x.storage().recorded()) recording::change_layout();
         x.impl()->requires_grad = on;
       });
   c.def_property(

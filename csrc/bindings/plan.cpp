@@ -28,7 +28,14 @@ void register_plan(py::module_& m) {
   py::class_<Plan, Ref<Plan>>(m, "Plan")
       .def(py::init([](const RecordedStep& step, const Ref<Arena>& arena) { return make_ref<Plan>(step, arena); }))
       .def("ready", &Plan::ready)
-      .def("replay", &Plan::replay)
+      .def("replay", [](Plan& p, size_t part, const py::list& inputs) {
+        thread_local std::vector<Tensor> tensors;  // keeps its memory: a replay allocates nothing
+        for (const py::handle x : inputs) tensors.push_back(x.cast<Tensor>());
+        struct Clear {
+          ~Clear() { tensors.clear(); }
+        } clear;
+        p.replay(part, tensors);
+      })
       .def("undo", &Plan::undo)
       .def("outputs", &Plan::outputs)
       .def("difference", [](const Plan& p, const RecordedStep& step) { return p.step().difference(step); })

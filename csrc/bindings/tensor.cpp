@@ -289,7 +289,7 @@ void register_internals(py::class_<TensorImpl, Ref<TensorImpl>>& c) {
   // The value of a parameter may be exchanged, its identity not: module.to() and loading work so.
   c.def("_set_data", [](const Tensor& x, const Tensor& value) {
     const Tensor v = dense(value);
-    recording::change_layout();
+    if (x.storage().recorded()) recording::change_layout();
     x.impl()->storage = v.impl()->storage;
     x.impl()->offset = v.impl()->offset;
     x.impl()->shape = v.shape();

@@ -59,6 +59,7 @@ LaunchObserver*& launch_observer();
 struct InterpreterLock {
   void* (*release)() = nullptr;          // null when this thread does not hold it
   void (*acquire)(void* state) = nullptr;
+  void (*check_signals)() = nullptr;     // runs handlers of signals that have come, and raises what they raise
 };
 InterpreterLock& interpreter_lock();
 class WithoutInterpreterLock {

@@ -84,7 +84,7 @@ std::pair<Ref<Storage>, size_t> Storage::mirror() {
 }
 
 void Storage::move_into(const Ref<Storage>& base, size_t offset) {
-  recording::change_layout();
+  if (recorded()) recording::change_layout();
   char* target = base->data() + offset;
   backend(device_).copy(target, data_, bytes_);
   const uint64_t version = this->version();
@@ -98,7 +98,7 @@ void Storage::move_into(const Ref<Storage>& base, size_t offset) {
 }
 
 void Storage::move_out() {
-  recording::change_layout();
+  if (recorded()) recording::change_layout();
   const uint64_t version = this->version();
   auto* own = static_cast<char*>(backend(device_).allocator->allocate(bytes_));
   if (!own) fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes_, " bytes on ", device_);

@@ -25,6 +25,9 @@ class Storage final : public RefCounted {
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
   bool owned() const { return owned_; }  // memory of its own: not somebody else's, not a part of a flat buffer
+  // Whether a recorded step may have its address.
+  bool recorded() const { return recorded_.load(std::memory_order_relaxed); }
+  void mark_recorded() { recorded_.store(true, std::memory_order_relaxed); }
   // The optimizer whose flat buffer holds or will hold this memory.
   const void* optimizer() const { return optimizer_; }
   void set_optimizer(const void* optimizer) { optimizer_ = optimizer; }
@@ -84,6 +87,7 @@ class Storage final : public RefCounted {
   static constexpr uint64_t kNever = ~uint64_t{0};
   std::atomic<uint64_t> mirror_version_{kNever};
   std::atomic<bool> mirror_used_{false};
+  std::atomic<bool> recorded_{false};
   const void* optimizer_ = nullptr;
   std::function<void()> done_;
 };

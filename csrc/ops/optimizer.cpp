@@ -31,7 +31,7 @@ void Optimizer::let_go() {
   entries_.clear();
   flats_.clear();
   released_ = true;
-  recording::change_layout();
+  if (layout_generation_ > 0) recording::change_layout();
 }
 
 std::vector<const char*> Optimizer::state_names() const {
@@ -57,7 +57,7 @@ void Optimizer::add_group(const Group& group, const std::vector<std::pair<std::s
     require(t.device() == first.device(), "optimizer", "all parameters must be on ", first.device(), ", '", name,
             "' is on ", t.device());
   }
-  recording::change_layout();
+  if (layout_generation_ > 0) recording::change_layout();
   const int number = static_cast<int>(groups_.size());
   groups_.push_back(group);
   for (const auto& [name, t] : parameters) {

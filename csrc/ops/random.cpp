@@ -1,5 +1,5 @@
-// Random tensors and dropout. Each call takes the counters after those of the calls before it; a step's end adds what
-// the step has drawn to the generator's offset in memory, so a step's calls have the same constants every time.
+// Random tensors and dropout. Each call takes the counters after those of the calls before it, as a constant relative to the
+// offset in memory; a step's end moves the offset on, so a step's calls have the same constants every time.
 #include <mutex>
 
 #include "ops/common.h"
@@ -7,43 +7,68 @@
 namespace smelt {
 namespace {
 
-struct Generator {
+// One sequence of counters for all threads.
+struct Sequence {
   std::mutex mutex;
-  Ref<Storage> memory;
-  uint64_t drawn = 0;  // counters taken since the last advance
+  uint64_t seed = 0, next = 0;
+  uint64_t seeding = 1;  // counts how often it was set
+};
+Sequence& sequence() {
+  static Sequence* const s = new Sequence;
+  return *s;
+}
 
-  GeneratorState* state() {
+// What the kernels of one thread read: the step of another thread must not move the offset under them.
+struct ThreadGenerator {
+  Ref<Storage> memory;
+  uint64_t seeding = 0;
+  uint64_t drawn = 0;  // since the offset was moved
+
+  GeneratorState& state() {  // with the sequence's mutex
     if (!memory) {
       const bool dry = dry_run::active();
       dry_run::set_active(false);
       const recording::Paused paused;
       memory = Storage::allocate(sizeof(GeneratorState), Device{});
       dry_run::set_active(dry);
-      *reinterpret_cast<GeneratorState*>(memory->data()) = {0, 0};
     }
-    return reinterpret_cast<GeneratorState*>(memory->data());
+    auto& state = *reinterpret_cast<GeneratorState*>(memory->data());
+    if (seeding != sequence().seeding) {
+      state = {sequence().seed, sequence().next};
+      seeding = sequence().seeding;
+      drawn = 0;
+    }
+    return state;
   }
 };
+thread_local ThreadGenerator t_generator;
 
-Generator& generator() {
-  static Generator* const g = new Generator;
-  return *g;
+GeneratorState* thread_state() {
+  const std::lock_guard lock(sequence().mutex);
+  return &t_generator.state();
 }
 
-void take_counters(int64_t count) {
-  const std::lock_guard lock(generator().mutex);
-  generator().drawn += static_cast<uint64_t>(count);
+void take_counters(RefCounted*, int64_t count) {
+  const std::lock_guard lock(sequence().mutex);
+  sequence().next += static_cast<uint64_t>(count);
+  t_generator.drawn += static_cast<uint64_t>(count);
 }
 
 // Reserves the counters for n elements; gives the generator's memory and the call's constant.
 std::pair<GeneratorState*, uint64_t> reserve(int64_t n) {
-  Generator& g = generator();
-  std::lock_guard lock(g.mutex);
-  GeneratorState* state = g.state();
-  const uint64_t counter = g.drawn;
+  GeneratorState* const state = thread_state();
+  uint64_t counter = 0;
+  {
+    const std::lock_guard lock(sequence().mutex);
+    counter = sequence().next - state->offset;
+  }
   const int64_t count = (n + 3) / 4;
-  recording::host([](RefCounted*, int64_t drawn) { take_counters(drawn); }, nullptr, count);
-  if (!dry_run::active() && !recording::walking()) g.drawn += static_cast<uint64_t>(count);
+  if (Recording* r = recording::current()) {
+    const HostCheck same_thread = [](RefCounted* memory, int64_t) { return memory == t_generator.memory.get(); };
+    r->guard(same_thread, t_generator.memory.get(), 0);
+    r->host(take_counters, nullptr, count, false);
+  }
+  if (!dry_run::active() && !recording::walking()) take_counters(nullptr, count);
   return {state, counter};
 }
 
@@ -52,7 +77,7 @@ struct DropoutNode final : Node {
   void backward(GradContext& g) override {
     const Tensor dy = g.dy();
     const GradTarget dx = g.target(0);
-    GeneratorState* state = generator().state();
+    GeneratorState* const state = thread_state();
     launch(DropoutArgs{.generator = state, .x = dy.data(), .y = dx.tensor.data(), .n = dy.numel(),
                        .counter = absolute - state->offset, .p = p, .dtype = dy.dtype(), .accumulate = dx.accumulate},
            dy.device());
@@ -67,31 +92,30 @@ void manual_seed(uint64_t seed) { set_generator_state({seed, 0}); }
 
 GeneratorState generator_state() {
   recording::read_value();
-  Generator& g = generator();
-  std::lock_guard lock(g.mutex);
-  const GeneratorState state = *g.state();
-  return {state.seed, state.offset + g.drawn};
+  const std::lock_guard lock(sequence().mutex);
+  return {sequence().seed, sequence().next};
 }
 
 void set_generator_state(GeneratorState state) {
   recording::refuse("it seeds the random generator");
-  Generator& g = generator();
-  std::lock_guard lock(g.mutex);
-  *g.state() = state;
-  g.drawn = 0;
+  Sequence& s = sequence();
+  const std::lock_guard lock(s.mutex);
+  s.seed = state.seed;
+  s.next = state.offset;
+  ++s.seeding;
 }
 
 void discard_random() {
-  const std::lock_guard lock(generator().mutex);
-  generator().drawn = 0;
+  const std::lock_guard lock(sequence().mutex);
+  sequence().next -= t_generator.drawn;
+  t_generator.drawn = 0;
 }
 
 void advance_generator() {
   const HostWork advance = [](RefCounted*, int64_t) {
-    Generator& g = generator();
-    std::lock_guard lock(g.mutex);
-    g.state()->offset += g.drawn;
-    g.drawn = 0;
+    const std::lock_guard lock(sequence().mutex);
+    t_generator.state().offset = sequence().next;
+    t_generator.drawn = 0;
   };
   recording::perform(advance, nullptr);
 }

@@ -1,6 +1,7 @@
 #include "plan/plan.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <numeric>
 
@@ -14,6 +15,8 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr size_t kNone = ~size_t{0};
 constexpr double kReleaseNs = 100e3;  // of estimated work, from which on other Python threads may run meanwhile
+constexpr double kLongNs = 10e6;      // of estimated work, from which on the clock is watched
+constexpr auto kSignals = std::chrono::milliseconds(200);  // between looks at signals
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -168,6 +171,8 @@ void Plan::replay(size_t part, const std::vector<Tensor>& inputs) {
   context.threads = threads_;
   context.parallel = parallel;
   const char* const args = reinterpret_cast<const char*>(args_.data());
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point looked = Clock::now();
   for (size_t i = part_begin(part); i < part_end(part); ++i) {
     const RecordedCall& call = step_.calls[i];
     if (call.work) {
@@ -180,6 +185,10 @@ void Plan::replay(size_t part, const std::vector<Tensor>& inputs) {
     if (status != Status::ok) [[unlikely]] {
       const OpScope scope(call.op);
       raise(status, call.slot, args + call.args, context);
+    }
+    if (part_ns_[part] > kLongNs && Clock::now() - looked > kSignals) [[unlikely]] {
+      interpreter_lock().check_signals();
+      looked = Clock::now();
     }
   }
 }

@@ -50,6 +50,8 @@ Recorder::Recorder(std::vector<Tensor> inputs, bool walk)
     const auto keep = [held = x.impl()->storage] {};
     const Ref<Storage> same = Storage::wrap(a.address(), a.bytes(), a.device(), keep);
     inputs_.push_back(on_tape ? x : Tensor(make_ref<TensorImpl>(same, x.impl()->offset, x.shape(), x.dtype())));
+    inputs_.back().impl()->transposed = x.transposed();
+    if (x.transposed()) refuse(cat("its input ", i, " is transposed: use x.T.copy()"));
   }
   resume();
 }
@@ -115,6 +117,7 @@ void Recorder::used(Storage& storage) {
     if (&x.storage() == &storage) return;
   if (!used_.insert(&storage).second) return;
   forget(storage);
+  storage.mark_recorded();
   step_.memory.emplace_back(&storage);
 }
 
@@ -196,9 +199,8 @@ RecordedStep Recorder::finish(const std::vector<Tensor>& outputs) {
     given.insert(&y.storage());
     if (y.impl()->grad_fn && !y.impl()->grad_fn->freed)
       refuse("it gives back a tensor that is still on the tape: return x.detach(), or run it under no_grad");
-    // Only the address is needed, and looking for it must not count as a use.
-    const char* const p = y.storage().address() + y.impl()->offset;
-    const Place at = place(p);
+    used(y.storage());
+    const Place at = place(y.storage().address() + y.impl()->offset);
     if (at.kind() == Place::Kind::block && !written_[at.number()] && y.numel())
       refuse("it gives back values that no kernel of the step wrote");
     step_.outputs.push_back({at, y.shape(), y.dtype(), y.transposed()});

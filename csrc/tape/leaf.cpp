@@ -60,6 +60,13 @@ LeafGrad& leaf_grad(const Tensor& leaf) {
 }
 
 Tensor visible_grad(const Tensor& leaf) {
+  if (Recording* r = recording::current()) {
+    LeafGrad& own = leaf_grad(leaf);  // whether there is a gradient may decide what the step does
+    const HostCheck holds = [](RefCounted* object, int64_t visible) {
+      return (static_cast<LeafGrad*>(object)->state() != GradState::empty) == (visible != 0);
+    };
+    if (!r->worked_on(&own) && !r->worked_on(own.clock().get())) r->guard(holds, &own, own.state() != GradState::empty);
+  }
   const Ref<LeafGrad>& grad = leaf.impl()->leaf_grad;
   return grad && grad->state() != GradState::empty ? grad->buffer : Tensor();
 }

@@ -87,7 +87,7 @@ void attach(const Ref<Node>& node, const std::vector<Tensor>& inputs, std::vecto
 
 int64_t register_hook(const Tensor& x, GradHook hook) {
   if (!x.requires_grad()) fail(ErrorKind::runtime, "register_hook", "the tensor must require a gradient");
-  if (!x.impl()->grad_fn) recording::change_layout();
+  if (!x.impl()->grad_fn && x.storage().recorded()) recording::change_layout();
   const int64_t id = g_hook_id.fetch_add(1);
   if (x.impl()->grad_fn)
     x.impl()->grad_fn->hooks.push_back({x.impl()->output, {id, std::move(hook)}});
@@ -100,7 +100,7 @@ void remove_hook(const Tensor& x, int64_t id) {
   if (x.impl()->grad_fn) {
     std::erase_if(x.impl()->grad_fn->hooks, [id](const auto& h) { return h.second.first == id; });
   } else if (x.impl()->leaf_grad) {
-    recording::change_layout();
+    if (x.storage().recorded()) recording::change_layout();
     std::erase_if(x.impl()->leaf_grad->hooks, [id](const auto& h) { return h.first == id; });
   }
 }

@@ -18,6 +18,8 @@ from .functions._types import is_finite_number
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "get"]
 
+_READS = "it reads a counter or an option of an optimizer, which the next step may find changed"
+
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Sequence[dict[str, Any]]
 
 
@@ -51,12 +53,19 @@ class ParameterGroup:
 
     names: list[str]
     _optimizer: weakref.ref[Optimizer]
+    _options: dict[str, Any]
 
     def __init__(self, names: list[str], options: dict[str, Any], optimizer: Optimizer):
-        self.__dict__.update(options, names=names, _optimizer=weakref.ref(optimizer))
+        self.__dict__.update(names=names, _options=dict(options), _optimizer=weakref.ref(optimizer))
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self.__dict__["_options"]:
+            raise AttributeError(f"ParameterGroup: has no option {name!r}, only {', '.join(self._options)}")
+        _core.refuse_recording(_READS)
+        return self._options[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
-        options = self.options()
+        options = self._options
         if name not in options:
             raise AttributeError(f"ParameterGroup: option must be one of {', '.join(options)}, got {name!r}")
         optimizer = self._optimizer()
@@ -64,7 +73,7 @@ class ParameterGroup:
             raise RuntimeError("ParameterGroup: its optimizer was deleted")
         optimizer._check({**options, name: value})
         optimizer._numbers({**options, name: value})
-        self.__dict__[name] = value
+        options[name] = value
         optimizer._write_options()
 
     def options(self) -> dict[str, Any]:
@@ -74,7 +83,8 @@ class ParameterGroup:
             >>> optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1).groups[0].options()
             {'lr': 0.1, 'momentum': 0.0, 'weight_decay': 0.0}
         """
-        return {name: value for name, value in self.__dict__.items() if name not in ("names", "_optimizer")}
+        _core.refuse_recording(_READS)
+        return dict(self._options)
 
 
 class Optimizer:
@@ -167,12 +177,13 @@ class Optimizer:
 
     def _write_options(self) -> None:
         """Hands the groups' options to the core, where also the next replay of a recorded step finds them."""
+        _core.refuse_recording("it sets an option of an optimizer")
         for i, group in enumerate(self.groups):
-            self._core.set_group(i, *self._numbers(group.__dict__))
+            self._core.set_group(i, *self._numbers(group._options))
 
     def _set_rates(self, rates: Sequence[float]) -> None:
         for group, rate in zip(self.groups, rates):
-            group.__dict__["lr"] = rate
+            group._options["lr"] = rate
         self._write_options()
 
     @classmethod
@@ -186,7 +197,8 @@ class Optimizer:
     @property
     def lr(self) -> float:
         """The learning rate of the first group; setting it sets that of every group."""
-        return float(self.groups[0].__dict__["lr"])
+        _core.refuse_recording(_READS)
+        return float(self.groups[0]._options["lr"])
 
     @lr.setter
     def lr(self, value: float) -> None:
@@ -210,11 +222,13 @@ class Optimizer:
     @property
     def steps(self) -> int:
         """How many steps were taken."""
+        _core.refuse_recording(_READS)
         return self._core.steps
 
     @property
     def skipped_steps(self) -> int:
         """How many steps changed nothing because the gradient's norm was not finite (with ``clip_norm`` only)."""
+        _core.refuse_recording(_READS)
         return self._core.skipped
 
     @property
@@ -325,7 +339,7 @@ class Optimizer:
         for (name, parameter), value in values.items():
             _core.assign(own[name][parameter], value)
         for group, options in zip(self.groups, state["groups"]):
-            group.__dict__.update({k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+            group._options.update({k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
         self._write_options()
         self._core.steps = state["steps"]
         self._core.skipped = state.get("skipped", 0)

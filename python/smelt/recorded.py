@@ -12,6 +12,7 @@ import functools
 import logging
 import sys
 import threading
+import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 from . import _core
 from ._core import Tensor
 from .nn import module as _module
+from .nn.module import is_generator
 
 __all__ = ["Capture", "Plan", "capture"]
 
@@ -27,6 +29,7 @@ _log = logging.getLogger("smelt")
 
 MOST_PLANS = 8  # of one step; the least recently used goes
 MOST_MISSES = 4  # runs in a row that could not be used; then the step is not recorded any more
+MOST_COMPARED = 16  # runs in a row that were compared with their plan, without a replay between them
 MOST_KEYS = 32  # that wait for their second run
 FIRST_STEPS = 50  # if more than half of these have inputs of a new kind, recording does not pay
 
@@ -113,7 +116,7 @@ class _Key:
     def __init__(self) -> None:
         self.plans: list[_Kept] = []
         self.waiting: list[tuple[_core.RecordedStep, Any]] = []  # runs without a second one like them
-        self.misses = 0
+        self.misses = self.compared = 0
         self.why: str | None = None
 
 
@@ -146,9 +149,11 @@ class Recorder:
             self._keys.clear()
             self._layout = layout
         key = (key, _core.step_environment())
-        known = self._keys.get(key)
+        known = self._keys.pop(key, None)
         if known is None:
             known = self._new(key)
+        else:
+            self._keys[key] = known  # the last is the one used last
         if known is None or known.why:
             return None
         changes = _core.changes()
@@ -156,6 +161,7 @@ class Recorder:
             if kept.changes == changes and kept.plan.ready(inputs):
                 kept.last_use = self._runs
                 self._replays += 1
+                known.compared = 0
                 return kept
         self._key = known
         return None
@@ -187,8 +193,13 @@ class Recorder:
         if self._key is None:
             return inputs
         self._random = _random_state()
-        self._recorder = _core.Recorder(inputs, False)
         _module.recordings += 1
+        _module.recorded += 1
+        try:
+            self._recorder = _core.Recorder(inputs, False)
+        finally:
+            if self._recorder is None:
+                _module.recordings -= 1
         return self._recorder.inputs()
 
     def pause(self) -> None:
@@ -218,7 +229,7 @@ class Recorder:
         step = self._recorder.finish(list(outputs))
         self._stop()
         if step.refusal or why:
-            self._miss(known, step.refusal or why)
+            self._miss(known, why or step.refusal)
         elif not _same_state(self._random, _random_state()):
             self._miss(known, "it draws from Python's or NumPy's random numbers")
         else:
@@ -232,6 +243,9 @@ class Recorder:
             if not difference:
                 kept.changes = _core.changes()
                 known.misses = 0
+                known.compared += 1
+                if known.compared >= MOST_COMPARED:
+                    self._end(known, "attributes of modules or modes change before each of its runs")
                 return
             known.plans.remove(kept)  # the step is another one now
             break
@@ -261,8 +275,11 @@ class Recorder:
     def _miss(self, known: _Key, why: str) -> None:
         known.misses += 1
         if known.misses >= MOST_MISSES:
-            known.plans, known.waiting, known.why = [], [], why
-            _log.info("%s is not recorded: %s", self.what, why)
+            self._end(known, why)
+
+    def _end(self, known: _Key, why: str) -> None:
+        known.plans, known.waiting, known.why = [], [], why
+        _log.info("%s is not recorded: %s", self.what, why)
 
     def retry(self) -> None:
         """Forgets why steps were not recorded."""
@@ -281,7 +298,7 @@ class Recorder:
     def describe(self) -> str:
         kept = [kept for known in self._keys.values() for kept in known.plans]
         why = self.off or next((known.why for known in self._keys.values() if known.why), None)
-        if kept:
+        if kept or (self._replays and not why):
             kernels = ", ".join(f"{len(k.plan.kernels())} kernels in {_size(k.plan.memory())}" for k in kept)
             return f"recorded: {kernels}; {self._replays} replays"
         return f"not recorded: {why}" if why else "not recorded yet"
@@ -307,11 +324,11 @@ def _same_state(before: Any, after: Any) -> bool:
 
 
 class _Place:
-    """Stands for a tensor in a structure: its number, shape and dtype."""
+    """Stands for a tensor in a structure: its number, shape and dtype, and whether it takes a gradient."""
 
     def __init__(self, number: int, tensor: Tensor):
         self.number = number
-        self._kind = (number, tensor.shape, tensor.dtype.name)
+        self._kind = (number, tensor.shape, tensor.dtype.name, tensor.requires_grad)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Place) and self._kind == other._kind
@@ -320,16 +337,29 @@ class _Place:
         return hash(self._kind)
 
 
-def _take_apart(value: Any, tensors: list[Tensor]) -> Any:
-    """The structure of nested arguments or results, hashable; the tensors within go to the list."""
-    if isinstance(value, (Tensor, np.ndarray)):
+def state_of(value: Any) -> Any:
+    """What an object that is not a module may be seen to depend on: its attributes that are plain values."""
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, _module.Module)):
+        return ()
+    fields = getattr(value, "__dict__", {})
+    return tuple((k, repr(v)) for k, v in fields.items() if isinstance(v, (bool, int, float, str, type(None))))
+
+
+def _take_apart(value: Any, tensors: list[Tensor], arrays: bool) -> Any:
+    """The structure of nested arguments or results, hashable; the tensors within, and arrays, go to the list."""
+    if arrays and isinstance(value, (Tensor, np.ndarray)):
         tensors.append(_core.dense(_core.to_tensor(value)))
         return _Place(len(tensors) - 1, tensors[-1])
-    if type(value) in (tuple, list):
-        return (type(value), *(_take_apart(item, tensors) for item in value))
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return _Place(len(tensors) - 1, value)
+    if type(value) in (tuple, list) or (isinstance(value, tuple) and hasattr(value, "_fields")):
+        return (type(value), *(_take_apart(item, tensors, arrays) for item in value))
     if type(value) is dict:
-        return (dict, *((key, _take_apart(item, tensors)) for key, item in value.items()))
-    return (None, type(value), value)
+        return (dict, *((key, _take_apart(item, tensors, arrays)) for key, item in value.items()))
+    if type(value) is float:
+        return (None, float, value, value.hex())  # -0.0 is another constant than 0.0
+    return (None, type(value), value, state_of(value))
 
 
 def _put_together(structure: Any, tensors: Sequence[Tensor]) -> Any:
@@ -340,7 +370,8 @@ def _put_together(structure: Any, tensors: Sequence[Tensor]) -> Any:
         return items[1]
     if kind is dict:
         return {key: _put_together(item, tensors) for key, item in items}
-    return kind(_put_together(item, tensors) for item in items)
+    parts = [_put_together(item, tensors) for item in items]
+    return kind(*parts) if hasattr(kind, "_fields") else kind(parts)
 
 
 def _foreign(structure: Any) -> str:
@@ -353,6 +384,24 @@ def _foreign(structure: Any) -> str:
         return "" if plain else f"it gives back a {items[0].__name__}, which a replay cannot make"
     parts = [item for _, item in items] if kind is dict else items
     return next((why for part in parts if (why := _foreign(part))), "")
+
+
+def _own_generator(function: Any) -> str:
+    """Why a function that reaches random numbers of its own cannot be recorded."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    reached = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    reached += [function.__globals__[name] for name in code.co_names if name in function.__globals__]
+    return "it has a random generator that is not smelt's" if any(map(is_generator, reached)) else ""
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
 
 
 class Capture:
@@ -377,7 +426,7 @@ class Capture:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
             inputs: list[Tensor] = []
-            structure = _take_apart((args, kwargs), inputs)
+            structure = _take_apart((args, kwargs), inputs, True)
             try:
                 hash(structure)
             except TypeError as error:
@@ -385,20 +434,26 @@ class Capture:
                     f"capture: arguments must be tensors, arrays, values that hash, or lists, tuples and dicts of them: "
                     f"{error}"
                 ) from None
+            if _core.recording():  # a part of another step, or of this one
+                args, kwargs = _put_together(structure, inputs)
+                return self.function(*args, **kwargs)
             kept = self._recorder.lookup(structure, inputs)
             if kept is not None:
                 kept.plan.replay(0, inputs)
                 return _put_together(kept.result, kept.plan.outputs(inputs))
-            args, kwargs = _put_together(structure, self._recorder.start(inputs))
             try:
+                args, kwargs = _put_together(structure, self._recorder.start(inputs))
                 result = self.function(*args, **kwargs)
                 outputs: list[Tensor] = []
-                given = _take_apart(result, outputs)
-                self._recorder.finish(outputs, given, _foreign(given))
+                given = _take_apart(result, outputs, False)
+                self._recorder.finish(outputs, given, _foreign(given) or _own_generator(self.function))
             except BaseException:
                 self._recorder.abandon()
                 raise
-            return _put_together(given, [y if _core.on_tape(y) else y._detach() for y in outputs])
+            return _put_together(given, [y if _core.on_tape(y) else y.detach().copy() for y in outputs])
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
 
     @property
     def plans(self) -> list[Plan]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -48,6 +49,7 @@ _LOCATED = (ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 # Hears of every call of a module while a profile runs; what it gives is called when the call ends.
 listener: Callable[[Module], Callable[[], None] | None] | None = None
 recordings = 0  # steps that are being recorded now, in all threads
+recorded = 0  # steps that were begun to be recorded
 _PLAIN = (bool, int, float, str)
 
 
@@ -92,6 +94,7 @@ class Module:
     __signature__ = _ConstructorSignature()
     training: bool
     recordable: bool = True
+    _birth: int  # steps that had been recorded when the module was made
     _frozen: bool
     _thawed: bool  # the mode that a frozen module takes up when it is no longer frozen
     _buffers: dict[str, None]
@@ -102,6 +105,7 @@ class Module:
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         self = super().__new__(cls)
         fields = self.__dict__
+        fields["_birth"] = recorded
         fields["training"] = True
         fields["_frozen"] = False
         fields["_thawed"] = True
@@ -120,12 +124,20 @@ class Module:
             )
         old = self.__dict__.get(name, _core)  # the module _core is nobody's attribute
         object.__setattr__(self, name, value)
-        if old is not value and not (type(old) is type(value) and type(value) in _PLAIN and old == value):
+        # `m.items += [1]` writes the list that was there: only values that cannot change count as what they were.
+        same = type(old) is type(value) and (
+            old == value if type(value) in _PLAIN else old is value and _is_fixed(value)
+        )
+        if not same or (type(value) is float and repr(old) != repr(value)):
+            self._note_change()
+
+    def _note_change(self) -> None:
+        if self._birth != recorded:  # else no recorded step can have seen this module
             _core.note_change()
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
-        _core.note_change()
+        self._note_change()
 
     # ------------------------------------------------------------------------------------------------------- calling
 
@@ -167,6 +179,8 @@ class Module:
         """Tells a step that is being recorded what stands against it here."""
         if not self.recordable:
             _core.refuse_recording(f"{type(self).__name__} has recordable = False")
+        if any(map(is_generator, self.__dict__.values())):
+            _core.refuse_recording(f"{type(self).__name__} has a random generator that is not smelt's")
         if self._pre_hooks or self._post_hooks:
             _core.refuse_recording(f"a forward hook of {type(self).__name__} runs in it, which is Python")
 
@@ -583,6 +597,18 @@ def _without_memory(item: Any) -> Any:
     if hasattr(item, "shape") and hasattr(item, "dtype"):
         return _core.empty(list(item.shape), item.dtype, "cpu")
     return item
+
+
+def _is_fixed(value: object) -> bool:
+    """Whether an attribute that is assigned again is what it was: of tensors and modules it is known what changes in them."""
+    return value is None or isinstance(value, (Tensor, Module))
+
+
+def is_generator(value: object) -> bool:
+    """Whether a value is a random generator of Python or NumPy."""
+    kinds = [(sys.modules.get("random"), "Random"), (sys.modules.get("numpy.random"), "Generator")]
+    kinds.append((sys.modules.get("numpy.random"), "RandomState"))
+    return any(module is not None and isinstance(value, getattr(module, name)) for module, name in kinds)
 
 
 def _add_hook(hooks: dict[object, Callable[..., Any]], hook: Callable[..., Any]) -> Callable[[], None]:

@@ -19,7 +19,7 @@ from ..data import ArrayDataset, Loader
 from ..data.dataset import as_dataset
 from ..nn.module import Module, evaluating
 from ..precision import autocast, working_dtype
-from ..recorded import Plan, Recorder
+from ..recorded import Plan, Recorder, state_of
 from ..schedule import get as _schedule
 from . import checkpoint
 from .callbacks import Callback
@@ -98,7 +98,7 @@ class Trainer:
         self.seed = seed
         self.history = History()
         self.stop = False
-        self.steps = 0
+        self._steps = 0
         self._recorder = Recorder("the training step")
         self._rows: Any = None  # shapes and dtypes of the last step's rows
 
@@ -127,7 +127,8 @@ class Trainer:
         """A batch as the model takes it."""
         with _named(x):
             inputs = _core.to_tensor(self.preprocess(x) if self.preprocess is not None else x)
-            return _core.dense(_core.to_device(inputs, self.device)), _core.to_device(_core.to_tensor(y), self.device)
+            targets = _core.to_device(_core.to_tensor(y), self.device)
+            return _core.dense(_core.to_device(inputs, self.device)), _core.dense(targets)
 
     def _forward(self, inputs: Tensor, targets: Tensor, x: Any) -> tuple[Tensor, Tensor]:
         """Loss and outputs of a batch."""
@@ -176,15 +177,16 @@ class Trainer:
             if isinstance(values, (Tensor, np.ndarray)):  # others, such as lists, only when the loss tells
                 check_finite(f"Trainer: {what}", values, rows, f"step {self.steps + 1}")
         batch = self._batch(x, y)
-        kind = tuple((t.shape, t.dtype.name) for t in batch)
-        self._rows = tuple((shape[1:], dtype) for shape, dtype in kind)
-        kept = self._recorder.lookup((kind, self.precision, self.model, self.loss, self.optimizer), list(batch))
+        self._rows = tuple((t.shape[1:], t.dtype.name) for t in batch)
+        kind = tuple((t.shape, t.dtype.name, t.requires_grad) for t in batch)
+        parts = (id(self.model), id(self.optimizer), id(self.loss), state_of(self.loss))
+        kept = self._recorder.lookup((kind, self.precision, parts), list(batch))
         if kept is not None and (done := self._replay(kept.plan, list(batch))):
             return done
         before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
-        inputs, targets = self._recorder.start(list(batch))
         try:
             try:
+                inputs, targets = self._recorder.start(list(batch))
                 loss, outputs = self._forward(inputs, targets, x)
                 self._recorder.pause()
                 value = self._check_loss(loss, x, y, rows)
@@ -199,7 +201,7 @@ class Trainer:
         except BaseException:
             self._recorder.abandon()
             raise
-        self.steps += 1
+        self._steps += 1
         return loss.detach(), _wide(outputs.detach()), value
 
     def _backward(self, loss: Tensor) -> None:
@@ -215,12 +217,25 @@ class Trainer:
             value = loss.item()
         except (IndexError, RuntimeError, MemoryError):
             value = math.nan
+        except BaseException:
+            plan.undo()
+            raise
         if not math.isfinite(value):
             plan.undo()
             return None
         plan.replay(1, batch)
-        self.steps += 1
+        self._steps += 1
         return loss, _wide(outputs), value
+
+    @property
+    def steps(self) -> int:
+        """How many training steps were taken."""
+        _core.refuse_recording("it reads the trainer's count of steps")
+        return self._steps
+
+    @steps.setter
+    def steps(self, value: int) -> None:
+        self._steps = value
 
     @property
     def recording(self) -> str:
@@ -525,7 +540,7 @@ class _Run:
     def take_rates(self) -> None:
         """A learning rate that is not the one written last was set from outside, by a callback: the new base."""
         for i, group in enumerate(self.trainer.optimizer.groups):
-            rate = group.__dict__["lr"]
+            rate = group._options["lr"]
             if i == len(self.base_rates):  # the group is new
                 self.base_rates.append(rate)
                 self.written_rates.append(rate)

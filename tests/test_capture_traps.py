@@ -298,6 +298,42 @@ def test_nothing_stays_behind_after_an_interrupt():
     assert not _core.recording() and nn_module.recordings == 0
 
 
+@pytest.mark.parametrize("how", ["itself", "detached"])
+def test_a_result_that_is_also_kept(how):
+    kept = []
+
+    def f(x):
+        y = x * 2
+        kept.append(y if how == "itself" else y.detach())
+        return y
+
+    step = smelt.capture(f)
+    for _ in range(6):
+        step(smelt.ones(1))
+    assert len(kept) == 6
+    assert step.recording == "not recorded: a tensor that it gives back is also kept elsewhere"
+
+
+def test_more_kinds_of_inputs_than_plans():
+    step = smelt.capture(lambda x: x * 2)
+    for _ in range(20):
+        for n in range(1, 13):
+            assert step(smelt.ones(n)).shape == (n,)
+    assert step.recording == "not recorded: its inputs come in more kinds than the 8 of which plans are kept"
+
+
+def test_options_of_the_optimizer_by_name():
+    layer = nn.Linear(2, 2)
+    opt = optim.AdamW([{"params": [layer.weight]}, {"params": [layer.bias], "weight_decay": 0.5}])
+    assert opt.weight_decay == 0.01
+    opt.weight_decay = 0.25
+    assert [g.weight_decay for g in opt.groups] == [0.25, 0.25]
+    with pytest.raises(ValueError, match="AdamW: weight_decay must be at least 0"):
+        opt.weight_decay = -1
+    with pytest.raises(AttributeError, match="AdamW: has no attribute 'momentum'"):
+        opt.momentum  # noqa: B018
+
+
 def test_methods():
     class Model:
         def __init__(self):

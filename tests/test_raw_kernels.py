@@ -41,17 +41,6 @@ def product(a, b):
     return a @ b, np.abs(a) @ np.abs(b)
 
 
-def close(got, exact, size, roundings):
-    """Within so many roundings of float32, relative to the size of what was summed."""
-    assert np.all(np.abs(np.asarray(got, np.float64) - exact) <= roundings * 2.0**-24 * size)
-
-
-def product(a, b):
-    """a b and |a| |b| in float64."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    return a @ b, np.abs(a) @ np.abs(b)
-
-
 class Exporter:
     """Nothing but the protocol."""
 

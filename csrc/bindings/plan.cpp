@@ -10,6 +10,8 @@ namespace smelt::bindings {
 void register_plan(py::module_& m) {
   py::class_<RecordedStep, std::shared_ptr<RecordedStep>>(m, "RecordedStep")
       .def_readonly("refusal", &RecordedStep::refusal)
+      .def("makes",  // whether an output is memory of the step itself
+           [](const RecordedStep& step, size_t output) { return step.outputs.at(output).place.kind() == Place::Kind::block; })
       .def("difference", &RecordedStep::difference)
       .def("same_start", &RecordedStep::same_start);
 

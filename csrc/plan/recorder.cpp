@@ -205,8 +205,14 @@ RecordedStep Recorder::finish(const std::vector<Tensor>& outputs) {
       refuse("it gives back values that no kernel of the step wrote");
     step_.outputs.push_back({at, y.shape(), y.dtype(), y.transposed()});
   }
-  for (const auto& [storage, block] : block_of_)
+  for (const auto& [storage, block] : block_of_) {
+    const auto views = static_cast<size_t>(std::count_if(outputs.begin(), outputs.end(), [&](const Tensor& y) {
+      return &y.storage() == storage && std::none_of(outputs.begin(), outputs.begin() + (&y - outputs.data()),
+                                                     [&](const Tensor& other) { return other.impl() == y.impl(); });
+    }));
     if (!given.contains(storage)) refuse("a tensor that it made is kept beyond its end, and is not one of its outputs");
+    if (given.contains(storage) && storage->use_count() > views) refuse("a tensor that it gives back is also kept elsewhere");
+  }
   if (recording::layout_generation() != step_.layout) refuse("its parameters were moved, exchanged, frozen or given hooks");
   if (recording::changes() != changes_) refuse("it changes an attribute of a module or an option of an optimizer");
   for (const Ref<Storage>& s : step_.memory)

@@ -194,6 +194,19 @@ class Optimizer:
         """lr, weight_decay, eps, beta1, beta2."""
         raise TypeError("Optimizer: make an SGD, Adam or AdamW")
 
+    def __getattr__(self, name: str) -> Any:
+        if name not in type(self)._defaults:
+            raise AttributeError(f"{type(self).__name__}: has no attribute {name!r}")
+        return getattr(self.groups[0], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """An option of the class is one of every group."""
+        if name == "lr" or name not in type(self)._defaults:
+            object.__setattr__(self, name, value)
+            return
+        for group in self.groups:
+            setattr(group, name, value)
+
     @property
     def lr(self) -> float:
         """The learning rate of the first group; setting it sets that of every group."""

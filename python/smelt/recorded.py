@@ -30,6 +30,7 @@ _log = logging.getLogger("smelt")
 MOST_PLANS = 8  # of one step; the least recently used goes
 MOST_MISSES = 4  # runs in a row that could not be used; then the step is not recorded any more
 MOST_COMPARED = 16  # runs in a row that were compared with their plan, without a replay between them
+MOST_DROPPED = 16  # plans that went without having been of use
 MOST_KEYS = 32  # that wait for their second run
 FIRST_STEPS = 50  # if more than half of these have inputs of a new kind, recording does not pay
 
@@ -90,7 +91,11 @@ class Plan:
         return len(self._core.kernels())
 
     def __repr__(self) -> str:
-        return f"Plan({len(self)} kernels, {_size(self.memory())})"
+        return f"Plan({_count(len(self), 'kernel')}, {_size(self.memory())})"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def _size(n: float) -> str:
@@ -130,7 +135,7 @@ class Recorder:
         self._keys: dict[Any, _Key] = {}
         self._seen: set[Any] = set()
         self._layout = 0
-        self._runs = self._replays = 0
+        self._runs = self._replays = self._dropped = 0
         self._key: _Key | None = None  # of the run that is to be recorded
         self._recorder: _core.Recorder | None = None
         self._random: Any = None
@@ -172,7 +177,7 @@ class Recorder:
             if self._runs <= FIRST_STEPS and len(self._seen) > FIRST_STEPS // 2:
                 self._give_up(
                     f"{len(self._seen)} of its first {self._runs} runs had inputs of a new kind: bring lengths to a few "
-                    "sizes, and pass numbers that change as arrays"
+                    "sizes, pass numbers that change as arrays, and set options of an optimizer before the call"
                 )
                 return None
             if len(self._seen) > 1000:
@@ -221,15 +226,28 @@ class Recorder:
         self._recorder = self._key = None
         _module.recordings -= 1
 
-    def finish(self, outputs: Sequence[Tensor], result: Any = None, why: str = "") -> None:
-        """Ends a run; ``result`` is what a replay gives back besides its outputs, ``why`` a reason against one."""
+    def finish(self, outputs: Sequence[Tensor], result: Any = None, why: str = "", held: Sequence[int] = ()) -> None:
+        """Ends a run.
+
+        Args:
+            outputs: what the step gives back.
+            result: what a replay gives back besides.
+            why: a reason against a replay.
+            held: which outputs somebody else holds.
+        """
         if self._recorder is None or self._key is None:
             return
         known = self._key
         step = self._recorder.finish(list(outputs))
         self._stop()
-        if step.refusal or why:
-            self._miss(known, why or step.refusal)
+        if step.refusal.startswith("it changes an attribute") and _module.last_change:
+            step_why = f"it changes {_module.last_change}"
+        else:
+            step_why = step.refusal
+        if any(step.makes(i) for i in held):
+            why = why or "a tensor that it gives back is also kept elsewhere"
+        if step_why or why:
+            self._miss(known, why or step_why)
         elif not _same_state(self._random, _random_state()):
             self._miss(known, "it draws from Python's or NumPy's random numbers")
         else:
@@ -271,6 +289,9 @@ class Recorder:
         if len(plans) > MOST_PLANS:
             _, key, kept = min(plans, key=lambda item: item[0])
             key.plans.remove(kept)
+            self._dropped += 1
+            if self._dropped >= MOST_DROPPED and self._replays < 4 * self._dropped:
+                self._give_up(f"its inputs come in more kinds than the {MOST_PLANS} of which plans are kept")
 
     def _miss(self, known: _Key, why: str) -> None:
         known.misses += 1
@@ -298,9 +319,9 @@ class Recorder:
     def describe(self) -> str:
         kept = [kept for known in self._keys.values() for kept in known.plans]
         why = self.off or next((known.why for known in self._keys.values() if known.why), None)
-        if kept or (self._replays and not why):
-            kernels = ", ".join(f"{len(k.plan.kernels())} kernels in {_size(k.plan.memory())}" for k in kept)
-            return f"recorded: {kernels}; {self._replays} replays"
+        if (kept or (self._replays and not why)) and not self.off:
+            kernels = ", ".join(f"{_count(len(k.plan.kernels()), 'kernel')} in {_size(k.plan.memory())}" for k in kept)
+            return f"recorded: {kernels or 'no plan at present'}; {_count(self._replays, 'replay')}"
         return f"not recorded: {why}" if why else "not recorded yet"
 
 
@@ -412,7 +433,7 @@ class Capture:
         >>> [double(smelt.ones(2)).tolist() for _ in range(3)]
         [[2.0, 2.0], [2.0, 2.0], [2.0, 2.0]]
         >>> double.recording
-        'recorded: 1 kernels in 8 bytes; 1 replays'
+        'recorded: 1 kernel in 8 bytes; 1 replay'
     """
 
     def __init__(self, function: Callable[..., Any]):
@@ -446,7 +467,9 @@ class Capture:
                 result = self.function(*args, **kwargs)
                 outputs: list[Tensor] = []
                 given = _take_apart(result, outputs, False)
-                self._recorder.finish(outputs, given, _foreign(given) or _own_generator(self.function))
+                # References: this list, the result, and the call that counts them.
+                held = [i for i in range(len(outputs)) if sys.getrefcount(outputs[i]) > 3]
+                self._recorder.finish(outputs, given, _foreign(given) or _own_generator(self.function), held)
             except BaseException:
                 self._recorder.abandon()
                 raise
@@ -454,6 +477,9 @@ class Capture:
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<capture of {self._recorder.what}: {self.recording}>"
 
     @property
     def plans(self) -> list[Plan]:
@@ -482,11 +508,14 @@ class Capture:
 def capture(function: Callable[..., Any]) -> Capture:
     """Records a step of one's own, such as forward, backward and update, and replays it: also a decorator.
 
-    The first runs are ordinary ones. Once two of them made the same calls, a call replays the kernels: no Python, no tape, no
-    allocation. Arguments that are tensors or arrays are the step's inputs (the function gets tensors); a plan holds for
-    their shapes and dtypes, and for the values of all other arguments. Results are fresh tensors off the tape. Parameters,
-    buffers, optimizer options and random numbers are read anew in each replay. Other things that the function closes over
-    count as constant until an attribute of a module is written; then the next call runs the function and compares.
+    The first runs are ordinary ones. Once two of them made the same calls, a call replays the kernels: no tape, no
+    allocation, and no Python, so what the function prints, counts or appends elsewhere no longer happens.
+
+    Arguments that are tensors or arrays are the step's inputs (the function gets tensors); a plan holds for their shapes and
+    dtypes, and for the values of all other arguments. Results are fresh tensors off the tape; plain values among them are
+    constants. Parameters, buffers, the optimizer's options as set before the call, and random numbers are read anew by each
+    replay. Other things that the function closes over count as constant until an attribute of a module is written; then the
+    next call runs the function and compares.
 
     A function is not recorded, and runs as ever, where a replay could not do what it does: `Capture.recording` says why.
     That it acts differently by a counter or a clock of its own cannot be seen; ``recordable = False`` in a module that

@@ -14,6 +14,8 @@ _SKIP, _STEPS = 3, 20  # the first steps still allocate
 class ProfileSteps(Callback):
     """Profiles 20 steps after the third, or as many as there are."""
 
+    passive = True
+
     def __init__(self) -> None:
         self.profile = Profile()
         self.seen = 0

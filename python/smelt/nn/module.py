@@ -50,7 +50,15 @@ _LOCATED = (ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 listener: Callable[[Module], Callable[[], None] | None] | None = None
 recordings = 0  # steps that are being recorded now, in all threads
 recorded = 0  # steps that were begun to be recorded
+last_change = ""  # what was changed last of what a step may depend on
 _PLAIN = (bool, int, float, str)
+
+
+def note_change(what: str) -> None:
+    """Says that something was changed that a recorded step may depend on: the next run is compared."""
+    global last_change
+    last_change = what
+    _core.note_change()
 
 
 class _ConstructorSignature:
@@ -129,15 +137,15 @@ class Module:
             old == value if type(value) in _PLAIN else old is value and _is_fixed(value)
         )
         if not same or (type(value) is float and repr(old) != repr(value)):
-            self._note_change()
+            self._note_change(name)
 
-    def _note_change(self) -> None:
+    def _note_change(self, name: str) -> None:
         if self._birth != recorded:  # else no recorded step can have seen this module
-            _core.note_change()
+            note_change(f"the attribute {type(self).__name__}.{name}")
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
-        self._note_change()
+        self._note_change(name)
 
     # ------------------------------------------------------------------------------------------------------- calling
 
@@ -614,11 +622,11 @@ def is_generator(value: object) -> bool:
 def _add_hook(hooks: dict[object, Callable[..., Any]], hook: Callable[..., Any]) -> Callable[[], None]:
     key = object()
     hooks[key] = hook
-    _core.note_change()
+    note_change("the hooks of a module")
 
     def remove() -> None:
         if hooks.pop(key, None) is not None:
-            _core.note_change()
+            note_change("the hooks of a module")
 
     return remove
 

@@ -19,12 +19,6 @@ bool by_rows(const GemmArgs& a) { return !a.transpose_b && a.m <= 6; }
 // A is read too few times for a copy to pay.
 bool takes_columns(const GemmArgs& a) { return a.transpose_a && dtype_size(a.dtype) >= 4 && a.n <= 64; }
 
-// The micro-kernel is faster with one stream of A than with one for each row, but the rows have to be transposed for that.
-template <class V>
-bool interleaves_rows(const GemmArgs& a) {
-  return kInterleavesRows<V> && a.n >= 64;
-}
-
 bool takes(const GemmArgs& a) { return takes_sums(a.dtype, a.c_dtype); }
 
 template <class S>
@@ -103,14 +97,8 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
       blocked_product<V, LayoutA::columns>(context, extent, alpha, bias, a.activation, a.accumulate, workspace, alone, point,
                                            pack_b, row);
     }
-  } else if (a.transpose_a || interleaves_rows<V>(a)) {
+  } else if (a.transpose_a) {
     const auto pack_a = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
-      if constexpr (kInterleavesRows<V>) {
-        if (!a.transpose_a)
-          return each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
-            pack_interleaved_rows<V>(pa + first * a.lda + p, a.lda, depth, count, a.m - first, panel);
-          });
-      }
       each_row_panel_slice<V>(i, rows, depth, dst, [&](int64_t first, int count, int64_t q, int64_t length, T* panel) {
         pack_interleaved<V>(pa + (p + q) * a.lda + first, a.lda, length, count, a.m - first, panel);
       });

@@ -239,31 +239,6 @@ void pack_interleaved(const S* src, int64_t ld, int64_t k, int count, int64_t re
     for (int i = 0; i < kWhole; i += V::W) V::load(src + i).store(dst + i);
 }
 
-// A panel of A whose rows lie together at the source: dst[p * kMr + i] = src[i * ld + p]. `readable` rows may be read. Squares
-// are wider than the panel: what a store leaves beyond a row of it, the next one overwrites.
-template <class V>
-constexpr bool kInterleavesRows = __is_same(V, VecF) && Tile<V>::kMr <= kTransposeBlock;
-template <class V, class S>
-void pack_interleaved_rows(const S* src, int64_t ld, int64_t k, int count, int64_t readable, typename V::T* dst) {
-  constexpr int kMr = Tile<V>::kMr, kB = kTransposeBlock;
-  if (count < kMr || readable < kB) return pack_transpose(src, ld, k, count, kMr, dst);
-  int64_t p = 0;
-  for (; p + kB <= k; p += kB) {
-    if constexpr (__is_same(S, float)) {
-      transpose_square(src + p, ld, dst + p * kMr, kMr);
-    } else {
-      float wide[kB * kB];
-      for (int i = 0; i < kB; ++i)
-        each_vector<VecF>(kB, [&](int64_t c, int lanes) {
-          store(wide + i * kB + c, load<VecF>(src + i * ld + p + c, lanes), lanes);
-        });
-      transpose_square(wide, kB, dst + p * kMr, kMr);
-    }
-  }
-  for (; p < k; ++p)
-    for (int i = 0; i < kMr; ++i) dst[p * kMr + i] = from_storage(src[i * ld + p]);
-}
-
 // Calls f(row, count, panel, g) for each panel of kMr rows in [i, i + rows); the panel's place in dst is its g-th.
 template <class V, class T, class F>
 inline void each_row_panel(int64_t i, int64_t rows, T* dst, const F& f) {

@@ -36,8 +36,9 @@ def away(*points):
 
 
 def _gelu(given, y, u):
-    # Of 1 + erf(z): 3 units from erf (below 1), 1 from z and its constant (z erf'(z) <= 0.49), 1 from the sum; tanh
-    # likewise: 2, 2.7 and 1. Half of that times x, and the last product.
+    # The tail of the normal distribution, at most 1/2: 5 units from its polynomial and 1 from each of exponential, correction
+    # and product make 4 of 1/2 unit each way; 1 - tail adds one. Of 1 + tanh: 2, 2.7 and 1, half of that. Times x, and the last
+    # product.
     return 3 * u * np.abs(given[0]) + ulp(y, u) + FLUSHED * (u > 2.0**-53)
 
 

@@ -7,7 +7,6 @@ namespace smelt {
 namespace {
 
 constexpr double kSqrtHalf = 0.70710678118654752440;
-constexpr double kInvSqrt2Pi = 0.39894228040143267794;
 constexpr double kGeluTanhScale = 0.79788456080286535588;  // sqrt(2 / pi)
 constexpr double kGeluTanhCubic = 0.044715;
 
@@ -44,7 +43,7 @@ SMELT_INLINE V apply(V x, V a, V b) {
   if constexpr (op == UnaryOp::relu) return max_nan(x, V::zero());
   if constexpr (op == UnaryOp::leaky_relu) return select(x < V::zero(), x * a, x);
   if constexpr (op == UnaryOp::elu) return select(x < V::zero(), a * expm1(x), x);
-  if constexpr (op == UnaryOp::gelu) return c<V>(0.5) * x * (c<V>(1) + erf(x * c<V>(kSqrtHalf)));
+  if constexpr (op == UnaryOp::gelu) return x * below(x, normal(x).tail);
   if constexpr (op == UnaryOp::gelu_tanh) {
     const V inner = c<V>(kGeluTanhScale) * fma(c<V>(kGeluTanhCubic) * x * x, x, x);
     return c<V>(0.5) * x * (c<V>(1) + tanh(inner));
@@ -77,8 +76,8 @@ SMELT_INLINE V derivative(V s, V a, V b) {
   if constexpr (op == UnaryOp::leaky_relu) return select(s < zero, a, one);
   if constexpr (op == UnaryOp::elu) return select(s < zero, a * exp(s), one);
   if constexpr (op == UnaryOp::gelu) {
-    const V cdf = c<V>(0.5) * (one + erf(s * c<V>(kSqrtHalf)));
-    return fma(s * c<V>(kInvSqrt2Pi), exp(c<V>(-0.5) * s * s), cdf);
+    const Normal<V> n = normal(s);
+    return select(is_nan(s), s, fma(max(min(s, c<V>(14)), c<V>(-14)), n.density, below(s, n.tail)));
   }
   if constexpr (op == UnaryOp::gelu_tanh) {
     const V inner = c<V>(kGeluTanhScale) * fma(c<V>(kGeluTanhCubic) * s * s, s, s);

@@ -36,9 +36,9 @@ def away(*points):
 
 
 def _gelu(given, y, u):
-    # The tail of the normal distribution, at most 1/2: 5 units from its polynomial and 1 from each of exponential, correction
-    # and product make 4 of 1/2 unit each way; 1 - tail adds one. Of 1 + tanh: 2, 2.7 and 1, half of that. Times x, and the last
-    # product.
+    # The tail of the normal distribution is at most 1/2: 5 units from its polynomial, 1 from exponential, correction and
+    # product together, so 3 units of 1; the rounding of 1 - tail and the last product are in ulp(y). Of 1 + tanh: 2, 2.7 and
+    # 1, half of that times x.
     return 3 * u * np.abs(given[0]) + ulp(y, u) + FLUSHED * (u > 2.0**-53)
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 import smelt
-from smelt import _core, nn, optim
-from smelt.nn import module as nn_module
+from smelt import _changes, _core, nn, optim
 
 
 def both(make, calls):
@@ -285,7 +284,7 @@ def test_a_function_that_calls_itself():
     captured = smelt.capture(f)
     for _ in range(5):
         assert captured(smelt.ones(1), 3).item() == 8
-    assert not _core.recording() and nn_module.recordings == 0 and captured.plans
+    assert not _core.recording() and _changes.recordings == 0 and captured.plans
 
 
 def test_nothing_stays_behind_after_an_interrupt():
@@ -295,7 +294,7 @@ def test_nothing_stays_behind_after_an_interrupt():
     step = smelt.capture(stop)
     with pytest.raises(KeyboardInterrupt):
         step(smelt.ones(1))
-    assert not _core.recording() and nn_module.recordings == 0
+    assert not _core.recording() and _changes.recordings == 0
 
 
 @pytest.mark.parametrize("how", ["itself", "detached"])

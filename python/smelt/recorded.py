@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from . import _core
+from . import _changes, _core
 from ._core import Tensor
 from .nn import module as _module
-from .nn.module import is_generator
 
 __all__ = ["Capture", "Plan", "capture"]
 
@@ -198,13 +197,12 @@ class Recorder:
         if self._key is None:
             return inputs
         self._random = _random_state()
-        _module.recordings += 1
-        _module.recorded += 1
+        _changes.count_recordings(1)
         try:
             self._recorder = _core.Recorder(inputs, False)
         finally:
             if self._recorder is None:
-                _module.recordings -= 1
+                _changes.count_recordings(-1)
         return self._recorder.inputs()
 
     def pause(self) -> None:
@@ -224,7 +222,7 @@ class Recorder:
 
     def _stop(self) -> None:
         self._recorder = self._key = None
-        _module.recordings -= 1
+        _changes.count_recordings(-1)
 
     def finish(self, outputs: Sequence[Tensor], result: Any = None, why: str = "", held: Sequence[int] = ()) -> None:
         """Ends a run.
@@ -240,8 +238,8 @@ class Recorder:
         known = self._key
         step = self._recorder.finish(list(outputs))
         self._stop()
-        if step.refusal.startswith("it changes an attribute") and _module.last_change:
-            step_why = f"it changes {_module.last_change}"
+        if step.refusal.startswith("it changes an attribute") and _changes.last:
+            step_why = f"it changes {_changes.last}"
         else:
             step_why = step.refusal
         if any(step.makes(i) for i in held):
@@ -414,7 +412,7 @@ def _own_generator(function: Any) -> str:
         return ""
     reached = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
     reached += [function.__globals__[name] for name in code.co_names if name in function.__globals__]
-    return "it has a random generator that is not smelt's" if any(map(is_generator, reached)) else ""
+    return "it has a random generator that is not smelt's" if any(map(_changes.is_generator, reached)) else ""
 
 
 def _is_filled(cell: Any) -> bool:
@@ -423,6 +421,13 @@ def _is_filled(cell: Any) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _references(items: list[Any], i: int) -> int:
+    return sys.getrefcount(items[i])
+
+
+_IN_LIST = _references([object()], 0)  # of what a list alone holds: versions of Python count differently
 
 
 class Capture:
@@ -467,8 +472,7 @@ class Capture:
                 result = self.function(*args, **kwargs)
                 outputs: list[Tensor] = []
                 given = _take_apart(result, outputs, False)
-                # References: this list, the result, and the call that counts them.
-                held = [i for i in range(len(outputs)) if sys.getrefcount(outputs[i]) > 3]
+                held = [i for i in range(len(outputs)) if _references(outputs, i) > _IN_LIST + 1]  # one is the result's
                 self._recorder.finish(outputs, given, _foreign(given) or _own_generator(self.function), held)
             except BaseException:
                 self._recorder.abandon()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from .. import _changes as changes
 from .. import _core
 from .._core import Tensor
 
@@ -48,17 +48,7 @@ _LOCATED = (ValueError, TypeError, IndexError, RuntimeError, MemoryError)
 
 # Hears of every call of a module while a profile runs; what it gives is called when the call ends.
 listener: Callable[[Module], Callable[[], None] | None] | None = None
-recordings = 0  # steps that are being recorded now, in all threads
-recorded = 0  # steps that were begun to be recorded
-last_change = ""  # what was changed last of what a step may depend on
 _PLAIN = (bool, int, float, str)
-
-
-def note_change(what: str) -> None:
-    """Says that something was changed that a recorded step may depend on: the next run is compared."""
-    global last_change
-    last_change = what
-    _core.note_change()
 
 
 class _ConstructorSignature:
@@ -113,7 +103,7 @@ class Module:
     def __new__(cls, *args: Any, **kwargs: Any) -> Module:
         self = super().__new__(cls)
         fields = self.__dict__
-        fields["_birth"] = recorded
+        fields["_birth"] = changes.recorded
         fields["training"] = True
         fields["_frozen"] = False
         fields["_thawed"] = True
@@ -140,8 +130,8 @@ class Module:
             self._note_change(name)
 
     def _note_change(self, name: str) -> None:
-        if self._birth != recorded:  # else no recorded step can have seen this module
-            note_change(f"the attribute {type(self).__name__}.{name}")
+        if self._birth != changes.recorded:  # else no recorded step can have seen this module
+            changes.note(f"the attribute {type(self).__name__}.{name}")
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
@@ -159,7 +149,7 @@ class Module:
         raise TypeError(f"{type(self).__name__}: a derived class must define forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if recordings:
+        if changes.recordings:
             self._check_recording()
         heard = listener  # another thread may end its profile meanwhile
         leave = heard(self) if heard is not None else None
@@ -187,7 +177,7 @@ class Module:
         """Tells a step that is being recorded what stands against it here."""
         if not self.recordable:
             _core.refuse_recording(f"{type(self).__name__} has recordable = False")
-        if any(map(is_generator, self.__dict__.values())):
+        if any(map(changes.is_generator, self.__dict__.values())):
             _core.refuse_recording(f"{type(self).__name__} has a random generator that is not smelt's")
         if self._pre_hooks or self._post_hooks:
             _core.refuse_recording(f"a forward hook of {type(self).__name__} runs in it, which is Python")
@@ -612,21 +602,14 @@ def _is_fixed(value: object) -> bool:
     return value is None or isinstance(value, (Tensor, Module))
 
 
-def is_generator(value: object) -> bool:
-    """Whether a value is a random generator of Python or NumPy."""
-    kinds = [(sys.modules.get("random"), "Random"), (sys.modules.get("numpy.random"), "Generator")]
-    kinds.append((sys.modules.get("numpy.random"), "RandomState"))
-    return any(module is not None and isinstance(value, getattr(module, name)) for module, name in kinds)
-
-
 def _add_hook(hooks: dict[object, Callable[..., Any]], hook: Callable[..., Any]) -> Callable[[], None]:
     key = object()
     hooks[key] = hook
-    note_change("the hooks of a module")
+    changes.note("the hooks of a module")
 
     def remove() -> None:
         if hooks.pop(key, None) is not None:
-            note_change("the hooks of a module")
+            changes.note("the hooks of a module")
 
     return remove
 

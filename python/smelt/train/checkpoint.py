@@ -15,7 +15,8 @@ from ..serialization import exact, model_metadata, read_file, restored, write_fi
 
 if TYPE_CHECKING:
     from .history import History
-    from .trainer import Trainer, _Run
+    from .run import _Run
+    from .trainer import Trainer
 
 
 def write_model(trainer: Trainer, path: Path, history: History) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import _core, losses
+from .. import _changes, _core, losses
 from .._core import Tensor
 from ..autograd import no_grad
-from ..nn import module as _module
 from ..nn.layers import Linear
 from ..nn.module import evaluating
 from ..recorded import Plan, _random_state
@@ -30,7 +29,7 @@ def plan_step(trainer: Trainer, batch_size: int, data: Any) -> Plan:
     with evaluating(trainer.model):  # puts the modes back
         trainer.model.train()
         x, y = _rows(trainer, data, batch_size)
-        _module.recordings += 1  # modules say what stands against a recording
+        _changes.count_recordings(1)  # modules say what stands against a recording
         recorder = _core.Recorder([_core.placeholder([batch_size, *shape], dtype) for shape, dtype in (x, y)], True)
         given: list[Tensor] = []
         try:
@@ -40,7 +39,7 @@ def plan_step(trainer: Trainer, batch_size: int, data: Any) -> Plan:
             trainer._backward(given[0])
         finally:
             step = recorder.finish(given)
-            _module.recordings -= 1
+            _changes.count_recordings(-1)
             _put_back(random)
     if step.refusal:
         raise ValueError(

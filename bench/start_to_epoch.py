@@ -37,13 +37,18 @@ def run_smelt(x, y, tx, ty, threads: int) -> float:
     smelt.manual_seed(0)
     model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, 10))
     optimizer = optim.AdamW(model.parameters(), lr=1e-3)
-    order = smelt.randperm(len(x)).numpy()
-    for i in range(0, len(x), BATCH):
-        rows = order[i : i + BATCH]
-        loss = losses.cross_entropy(model(smelt.from_numpy(x[rows])), smelt.from_numpy(y[rows]))
+
+    @smelt.capture
+    def step(inputs, labels):
+        loss = losses.cross_entropy(model(inputs), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+    order = smelt.randperm(len(x)).numpy()
+    for i in range(0, len(x), BATCH):
+        rows = order[i : i + BATCH]
+        step(x[rows], y[rows])
     with smelt.no_grad():
         return float((model(smelt.from_numpy(tx)).argmax(1).numpy() == ty).mean())
 

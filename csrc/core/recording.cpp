@@ -1,5 +1,7 @@
 #include "core/recording.h"
 
+#include <mutex>
+
 #include "core/error.h"
 
 namespace smelt::recording {
@@ -7,6 +9,15 @@ namespace {
 
 thread_local Recording* t_recording = nullptr;
 std::atomic<uint64_t> g_layout{1}, g_changes{1};
+
+struct LastChange {
+  std::mutex mutex;
+  std::string what;
+};
+LastChange& last() {
+  static LastChange* const l = new LastChange;  // never destroyed: a thread may still run at the program's end
+  return *l;
+}
 
 }  // namespace
 
@@ -23,6 +34,14 @@ void read_value() {
 uint64_t layout_generation() { return g_layout.load(std::memory_order_relaxed); }
 void change_layout() { g_layout.fetch_add(1, std::memory_order_relaxed); }
 uint64_t changes() { return g_changes.load(std::memory_order_relaxed); }
-void note_change() { g_changes.fetch_add(1, std::memory_order_relaxed); }
+void note_change(const std::string& what) {
+  const std::lock_guard lock(last().mutex);
+  last().what = what;
+  g_changes.fetch_add(1, std::memory_order_relaxed);
+}
+std::string last_change() {
+  const std::lock_guard lock(last().mutex);
+  return last().what;
+}
 
 }  // namespace smelt::recording

@@ -88,7 +88,8 @@ uint64_t layout_generation();
 void change_layout();
 // Counts what may make a step another one, such as attributes of modules: the next step is compared again.
 uint64_t changes();
-void note_change();
+void note_change(const std::string& what);
+std::string last_change();
 
 }  // namespace recording
 }  // namespace smelt

@@ -14,6 +14,8 @@ class Storage final : public RefCounted {
  public:
   // MemoryError names the op at work. In check mode the storage has no memory, in a walk an address alone.
   static Ref<Storage> allocate(size_t bytes, Device device);
+  // For a walk: an address of its own, with nothing behind it.
+  static Ref<Storage> placeholder(size_t bytes, Device device);
   // Memory of somebody else, given back through `done`.
   static Ref<Storage> wrap(void* data, size_t bytes, Device device, std::function<void()> done);
 
@@ -58,15 +60,12 @@ class Storage final : public RefCounted {
   // one version: whoever writes it marks it, and readers look first. Memory that others may write has none.
   bool may_have_mirror() const { return (owned_ || base_) && exports() == 0; }
   std::pair<Ref<Storage>, size_t> mirror();
-  // For a walk: an address of its own, with nothing behind it.
-  static Ref<Storage> placeholder(size_t bytes, Device device);
-
   bool mirror_is_current() const { return mirror_version_.load(std::memory_order_acquire) == version(); }
   void mark_mirror() {
     recording::host([](RefCounted* object, int64_t) { static_cast<Storage*>(object)->mark_mirror(); }, this);
     mirror_version_.store(may_have_mirror() ? version() : kNever, std::memory_order_release);
   }
-  // Of a whole: its mirror, when a part of it was asked for since the last call; null otherwise.
+  // Of a whole: whether a part of its mirror was asked for since the last mirror_in_use(), which gives the mirror or null.
   bool mirror_used() const { return mirror_used_.load(); }
   char* mirror_in_use() { return mirror_used_.exchange(false) ? mirror_->data() : nullptr; }
 

@@ -105,8 +105,8 @@ Tensor pointwise_loss(LossOp op, const Tensor& x, const Tensor& target, const Te
 void manual_seed(uint64_t seed);
 GeneratorState generator_state();
 void set_generator_state(GeneratorState state);
-void discard_random();     // forgets the counters drawn since the last advance
-void advance_generator();  // a step's end: the counters drawn in it are added to the generator's offset
+void advance_generator();  // a step's end: the offset in this thread's memory moves to the next counter
+void discard_random();     // gives back the counters that this thread drew since then
 Tensor random(const Shape& shape, RandomKind kind, Scalar a, Scalar b, DType dtype, Device device);
 Tensor dropout(const Tensor& x, double p);
 

@@ -214,7 +214,7 @@ RecordedStep Recorder::finish(const std::vector<Tensor>& outputs) {
     if (given.contains(storage) && storage->use_count() > views) refuse("a tensor that it gives back is also kept elsewhere");
   }
   if (recording::layout_generation() != step_.layout) refuse("its parameters were moved, exchanged, frozen or given hooks");
-  if (recording::changes() != changes_) refuse("it changes an attribute of a module or an option of an optimizer");
+  if (recording::changes() != changes_) refuse(cat("it changes ", recording::last_change()));
   for (const Ref<Storage>& s : step_.memory)
     for (size_t i = 0; i < inputs_.size(); ++i)
       if (overlap(*s, inputs_[i].storage())) refuse(cat("its input ", i, " shares memory with what it uses besides"));

@@ -229,7 +229,7 @@ class Optimizer:
         if value is not None and not (value == math.inf or (is_finite_number(value) and value > 0)):
             raise ValueError(f"{type(self).__name__}: clip_norm must be above 0, or None, got {value!r}")
         if value != self._clip_norm:
-            _core.note_change()
+            _core.note_change("the optimizer's clip_norm")
         self._clip_norm = value
 
     @property

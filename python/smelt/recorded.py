@@ -196,7 +196,7 @@ class Recorder:
         """Records what follows, if `lookup` found that to be worth while; gives the inputs that the step is to use."""
         if self._key is None:
             return inputs
-        self._random = _random_state()
+        self._random = _changes.random_state()
         _changes.count_recordings(1)
         try:
             self._recorder = _core.Recorder(inputs, False)
@@ -238,15 +238,11 @@ class Recorder:
         known = self._key
         step = self._recorder.finish(list(outputs))
         self._stop()
-        if step.refusal.startswith("it changes an attribute") and _changes.last:
-            step_why = f"it changes {_changes.last}"
-        else:
-            step_why = step.refusal
-        if any(step.makes(i) for i in held):
-            why = why or "a tensor that it gives back is also kept elsewhere"
-        if step_why or why:
-            self._miss(known, why or step_why)
-        elif not _same_state(self._random, _random_state()):
+        if not why and any(step.makes(i) for i in held):
+            why = "a tensor that it gives back is also kept elsewhere"
+        if why or step.refusal:
+            self._miss(known, why or step.refusal)
+        elif not _changes.same_random_state(self._random, _changes.random_state()):
             self._miss(known, "it draws from Python's or NumPy's random numbers")
         else:
             self._compare(known, step, result)
@@ -325,18 +321,6 @@ class Recorder:
 
 def _difference(before: Any, now: Any) -> str:
     return "" if before == now else "two runs of it gave back different things"
-
-
-def _random_state() -> Any:
-    python, numpy = sys.modules.get("random"), sys.modules.get("numpy.random")
-    return python.getstate() if python else None, numpy.get_state() if numpy else None
-
-
-def _same_state(before: Any, after: Any) -> bool:
-    (python, numpy), (python_after, numpy_after) = before, after
-    if python is not None and python != python_after:
-        return False
-    return numpy is None or all(np.array_equal(a, b) for a, b in zip(numpy, numpy_after))
 
 
 # --------------------------------------------------------------------------------------------------------- structures

@@ -134,6 +134,18 @@ template <class V>
 concept FloatVector = __is_same(typename V::T, float);
 #define SMELT_INLINE __attribute__((always_inline)) inline
 
+// e^r - 1 for |r| <= log(2) / 2.
+template <FloatVector V>
+SMELT_INLINE V small_expm1(V r) {
+  V p = V::set(1.9875691500e-4f);
+  p = fma(p, r, V::set(1.3981999507e-3f));
+  p = fma(p, r, V::set(8.3334519073e-3f));
+  p = fma(p, r, V::set(4.1665795894e-2f));
+  p = fma(p, r, V::set(1.6666665459e-1f));
+  p = fma(p, r, V::set(5.0000001201e-1f));
+  return fma(p, r * r, r);
+}
+
 // x = n log 2 + r with |r| <= log(2) / 2; e^x = 2^n e^r.
 template <FloatVector V>
 SMELT_INLINE V exp(V x) {
@@ -142,13 +154,7 @@ SMELT_INLINE V exp(V x) {
   const V n = round(clamped * V::set(1.44269504f));
   V r = fma(n, V::set(-0.693359375f), clamped);
   r = fma(n, V::set(2.12194440e-4f), r);
-  V p = V::set(1.9875691500e-4f);
-  p = fma(p, r, V::set(1.3981999507e-3f));
-  p = fma(p, r, V::set(8.3334519073e-3f));
-  p = fma(p, r, V::set(4.1665795894e-2f));
-  p = fma(p, r, V::set(1.6666665459e-1f));
-  p = fma(p, r, V::set(5.0000001201e-1f));
-  p = fma(p, r * r, r) + V::set(1);
+  const V p = small_expm1(r) + V::set(1);
   // 2^128 has no float: two factors.
   const V half = floor(n * V::set(0.5f));
   V y = p * exp2_whole(half) * exp2_whole(n - half);
@@ -200,14 +206,7 @@ SMELT_INLINE V log1p(V x) {
 template <FloatVector V>
 SMELT_INLINE V expm1(V x) {
   // Near 0 the polynomial of e^r - 1 itself, elsewhere the difference loses nothing.
-  V p = V::set(1.9875691500e-4f);
-  p = fma(p, x, V::set(1.3981999507e-3f));
-  p = fma(p, x, V::set(8.3334519073e-3f));
-  p = fma(p, x, V::set(4.1665795894e-2f));
-  p = fma(p, x, V::set(1.6666665459e-1f));
-  p = fma(p, x, V::set(5.0000001201e-1f));
-  p = fma(p, x * x, x);
-  return select(abs(x) < V::set(0.34657359f), p, exp(x) - V::set(1));
+  return select(abs(x) < V::set(0.34657359f), small_expm1(x), exp(x) - V::set(1));
 }
 
 template <FloatVector V>

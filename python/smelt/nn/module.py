@@ -131,7 +131,7 @@ class Module:
 
     def _note_change(self, name: str) -> None:
         if self._birth != changes.recorded:  # else no recorded step can have seen this module
-            changes.note(f"the attribute {type(self).__name__}.{name}")
+            _core.note_change(f"the attribute {type(self).__name__}.{name}")
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
@@ -605,11 +605,11 @@ def _is_fixed(value: object) -> bool:
 def _add_hook(hooks: dict[object, Callable[..., Any]], hook: Callable[..., Any]) -> Callable[[], None]:
     key = object()
     hooks[key] = hook
-    changes.note("the hooks of a module")
+    _core.note_change("the hooks of a module")
 
     def remove() -> None:
         if hooks.pop(key, None) is not None:
-            changes.note("the hooks of a module")
+            _core.note_change("the hooks of a module")
 
     return remove
 

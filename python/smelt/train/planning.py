@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from .._core import Tensor
 from ..autograd import no_grad
 from ..nn.layers import Linear
 from ..nn.module import evaluating
-from ..recorded import Plan, _random_state
+from ..recorded import Plan
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -24,7 +23,7 @@ def plan_step(trainer: Trainer, batch_size: int, data: Any) -> Plan:
     """See `Trainer.plan`."""
     if not isinstance(batch_size, (int, np.integer)) or isinstance(batch_size, bool) or batch_size < 1:
         raise ValueError(f"Trainer: batch_size must be a whole number of at least 1, got {batch_size!r}")
-    random = _random_state()
+    random = _changes.random_state()
     trainer.optimizer._core.pack()
     with evaluating(trainer.model):  # puts the modes back
         trainer.model.train()
@@ -40,21 +39,12 @@ def plan_step(trainer: Trainer, batch_size: int, data: Any) -> Plan:
         finally:
             step = recorder.finish(given)
             _changes.count_recordings(-1)
-            _put_back(random)
+            _changes.put_back_random_state(random)
     if step.refusal:
         raise ValueError(
             f"Trainer: a step's memory is known before training where it can be recorded, here {step.refusal}"
         )
     return Plan(_core.Plan(step, _core.Arena()))
-
-
-def _put_back(state: Any) -> None:
-    """The states of Python's and NumPy's random numbers from before a walk."""
-    python, numpy = state
-    if python is not None:
-        sys.modules["random"].setstate(python)
-    if numpy is not None:
-        sys.modules["numpy.random"].set_state(numpy)
 
 
 def _rows(trainer: Trainer, data: Any, batch_size: int) -> tuple[Kind, Kind]:

@@ -102,7 +102,7 @@ class _Run:
         with Interrupt() as interrupt, Progress(self.epochs, len(self.loader)) as progress:
             while self.epoch < self.epochs and not trainer.stop:
                 trainer.model.train()
-                _core.note_change()  # validation and callbacks ran: the next step is compared with its recording
+                _core.note_change("an epoch")  # validation and callbacks ran: compare the next step with its recording
                 progress.begin(self.epoch, self.loader.position)
                 for x, y in self.loader:
                     self.step(x, y, progress)

@@ -4,11 +4,12 @@
 include_guard()
 
 function(smelt_isa_library isa)
-  cmake_parse_arguments(PARSE_ARGV 1 ARG "" "" "FLAGS;SOURCES")
+  cmake_parse_arguments(PARSE_ARGV 1 ARG "" "" "FLAGS;SOURCES;INCLUDES")
   set(target smelt_cpu_${isa})
   add_library(${target} OBJECT ${ARG_SOURCES})
   target_link_libraries(${target} PRIVATE smelt_options)
-  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc ${PROJECT_SOURCE_DIR}/csrc/cpu/isa/${isa})
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/csrc ${PROJECT_SOURCE_DIR}/csrc/cpu/isa/${isa}
+    ${ARG_INCLUDES})
   target_compile_definitions(${target} PRIVATE SMELT_ISA=${isa})
   target_compile_options(${target} PRIVATE -O3 ${ARG_FLAGS} -fno-exceptions -fno-rtti -fno-asynchronous-unwind-tables
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized;-Wno-uninitialized>)  # gcc 12 warns of its own AVX-512 header

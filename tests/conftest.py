@@ -12,8 +12,13 @@ from smelt import _core, kernels
 
 def isa_levels():
     """The instruction sets of this machine, lowest first."""
-    order = ["portable", "avx2", "avx512"]
+    order = ["portable", "avx2", "avx512", "avx512bf16", "amx"]
     return order[: order.index(_core.max_isa()) + 1]
+
+
+def is_whole(level):
+    """Whether an instruction set, or that of a kernel's name, has kernels for every slot; others add products of bfloat16."""
+    return level.split("_", 1)[0] in ("portable", "avx2", "avx512")
 
 
 def pytest_generate_tests(metafunc):

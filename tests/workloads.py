@@ -146,9 +146,8 @@ def _optimizers(make, rng):
 
 
 def _probe(make, rng):
-    return [
-        smelt.tensor([kernels.probe(smelt.zeros(4096), kind, 2) for kind in ("fma", "read", "write", "copy", "update")])
-    ]
+    kinds = ("fma", "fma_bf16", "read", "write", "copy", "update")
+    return [smelt.tensor([kernels.probe(smelt.zeros(8192), kind, 2) for kind in kinds])]
 
 
 WORKLOADS = {

@@ -13,8 +13,9 @@ version=$("$python" -c 'import importlib.metadata as m; print(m.version("smelt")
 "$python" -m pip install --quiet --disable-pip-version-check "pybind11>=3.0" "cmake>=3.25" ninja
 export PATH="${python%/*}:$PATH"
 portable=OFF
-if [ "$sanitizers" = thread ]; then portable=ON; fi  # races are those of the pool, whatever the kernels
-cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSMELT_SANITIZE="$sanitizers" -DSMELT_PORTABLE=$portable \
+emulate=ON  # every instruction set's kernels on any CPU
+if [ "$sanitizers" = thread ]; then portable=ON emulate=OFF; fi  # races are those of the pool, whatever the kernels
+cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSMELT_SANITIZE="$sanitizers" -DSMELT_PORTABLE=$portable -DSMELT_EMULATE_ISA=$emulate \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
   -DSKBUILD_PROJECT_VERSION="$version" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
 cmake --build "$build" >>"$build.log" 2>&1 || { tail -n 50 "$build.log"; exit 1; }
@@ -33,7 +34,7 @@ if [ "$sanitizers" = thread ]; then
 else
   export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so.6)"
   export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-  tests=(tests/test_cases.py tests/test_indexing.py tests/test_optim.py tests/test_capture.py)
+  tests=(tests/test_cases.py tests/test_gemm_paths.py tests/test_indexing.py tests/test_optim.py tests/test_capture.py)
 fi
 if [ $# -gt 0 ]; then tests=("$@"); fi
 exec "$python" -m pytest -p no:cacheprovider --capture=sys "${tests[@]}"

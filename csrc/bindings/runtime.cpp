@@ -47,6 +47,7 @@ void register_runtime(py::module_& m) {
   m.def("cpu_model", cpu::model_name);
   m.def("cpu_features", cpu::features);
   m.def("detected_isa", [] { return isa_name(cpu::detected_isa()); });
+  m.def("isa_note", [] { return cpu::isa_note(); });
   m.def("max_isa", [] { return isa_name(max_isa()); });
   m.def("set_max_isa", [](const std::string& name) { set_max_isa(parse_isa(name)); });
   m.def("why_unavailable", [](const std::string& kind) {

@@ -846,7 +846,7 @@ struct AdamArgs {
 
 // ----------------------------------------------------------------------------------------------------------- probes
 
-enum class ProbeKind : uint8_t { fma, read, write, copy, update };
+enum class ProbeKind : uint8_t { fma, fma_bf16, read, write, copy, update };  // names: smelt.kernels.probe
 
 // What the machine can do at best, for benchmarks: every thread works on its own share.
 struct ProbeArgs {

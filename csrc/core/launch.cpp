@@ -123,14 +123,14 @@ void set_max_isa(Isa isa) {
 }
 
 const char* isa_name(Isa isa) {
-  static const char* const kNames[] = {"portable", "avx2", "avx512", "amx"};
+  static const char* const kNames[] = {"portable", "avx2", "avx512", "avx512bf16", "amx"};
   return kNames[static_cast<int>(isa)];
 }
 
 Isa parse_isa(const std::string& name) {
-  for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::amx})
+  for (Isa isa : {Isa::portable, Isa::avx2, Isa::avx512, Isa::avx512bf16, Isa::amx})
     if (name == isa_name(isa)) return isa;
-  fail(ErrorKind::value, "SMELT_MAX_ISA", "must be portable, avx2, avx512 or amx, got '", name, "'");
+  fail(ErrorKind::value, "SMELT_MAX_ISA", "must be portable, avx2, avx512, avx512bf16 or amx, got '", name, "'");
 }
 
 LaunchObserver*& launch_observer() { return t_observer; }

@@ -13,7 +13,7 @@
 namespace smelt {
 
 // Instruction sets of a CPU, each with all that stands before it.
-enum class Isa : uint8_t { portable = 0, avx2 = 1, avx512 = 2, amx = 3 };
+enum class Isa : uint8_t { portable, avx2, avx512, avx512bf16, amx };
 
 struct Candidate {
   const char* name;                                       // <isa>_<slot>[_<what>], unique within its slot

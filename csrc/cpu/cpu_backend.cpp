@@ -23,6 +23,8 @@ Backend* make_backend() {
 #ifdef SMELT_X86
   if (detected_isa() >= Isa::avx2) avx2::register_kernels(b->table);
   if (detected_isa() >= Isa::avx512) avx512::register_kernels(b->table);
+  if (detected_isa() >= Isa::avx512bf16) avx512bf16::register_kernels(b->table);
+  if (detected_isa() >= Isa::amx) amx::register_kernels(b->table);
 #endif
   b->table.check();
   return b;

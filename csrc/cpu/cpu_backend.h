@@ -17,6 +17,12 @@ void register_kernels(KernelTable& table);
 namespace avx512 {
 void register_kernels(KernelTable& table);
 }
+namespace avx512bf16 {
+void register_kernels(KernelTable& table);
+}
+namespace amx {
+void register_kernels(KernelTable& table);
+}
 #endif
 
 }  // namespace smelt::cpu

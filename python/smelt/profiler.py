@@ -156,7 +156,10 @@ class Profile:
         for (layer, phase, name), calls in groups.items():
             seconds = max(sum(k.seconds for k in calls), 1e-9)
             flops, nbytes = sum(k.flops for k in calls), sum(k.nbytes for k in calls)
-            least = max(1e-9 * flops / limits["fma_gflops"], 1e-9 * nbytes / limits["copy_gbs"])
+            peak = limits["fma_gflops"]
+            if name.startswith(("avx512bf16_", "amx_")):
+                peak = limits.get("bf16_gflops", peak)
+            least = max(1e-9 * flops / peak, 1e-9 * nbytes / limits["copy_gbs"])
             rows.append({
                 "layer": layer, "phase": phase, "kernel": name, "calls": len(calls), "seconds": seconds,
                 "gflops": 1e-9 * flops / seconds, "gbs": 1e-9 * nbytes / seconds,

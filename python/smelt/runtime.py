@@ -111,11 +111,12 @@ def info() -> dict[str, Any]:
     from .datasets.locate import data_root
     from .serialization import environment
 
-    reason = _core.why_unavailable("cuda")
+    reason, note = _core.why_unavailable("cuda"), _core.isa_note()
     return {
         **environment(),
         "cpu_features": _core.cpu_features(),
         "detected_isa": _core.detected_isa(),
+        **({"isa_note": note} if note else {}),
         "devices": {
             "cpu": {"available": True},
             "cuda": {"available": not reason, **({"reason": reason} if reason else {})},

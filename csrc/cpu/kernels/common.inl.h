@@ -12,6 +12,8 @@
 namespace smelt {
 namespace {
 
+constexpr Isa kIsa = Isa::SMELT_ISA;
+
 template <class T>
 constexpr bool is_real = __is_same(T, float) || __is_same(T, double);
 

@@ -119,7 +119,7 @@ int64_t edge_room(int64_t tap_length) {
 template <class S>
 int64_t edge_elements(int64_t tap_length) {
   tap_length = max_of(tap_length, int64_t{1});
-  return round_up(tap_length + kMostPanels<Vec<S>> * edge_room<S>(tap_length), 16);
+  return round_up(tap_length + kMostPanels<Tile<Vec<S>>> * edge_room<S>(tap_length), 16);
 }
 
 // A product whose A is gathered from a picture.
@@ -131,11 +131,11 @@ void gathered_product(Context& context, const Extent& extent, const Gather<S>& g
   const int64_t length = gather.tap_length(), each = edge_elements<S>(length);
   S* const edges = static_cast<S*>(workspace);
   void* const rest = edges + each * context.threads;
-  if (!gather.template fits_runs<V>(depth_block(extent.k))) {
-    blocked_product<V, LayoutA::rows>(
+  if (!gather.template fits_runs<V>(depth_block<Tile<V>>(extent.k))) {
+    blocked_product<Tile<V>, LayoutA::rows>(
         context, extent, T{1}, bias, activation, accumulate, rest, false,
         [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
-          each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
+          each_row_panel<Tile<V>>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
             for (int j = 0; j < count; ++j) gather.copy(gather.origin(first + j), p, p + depth, panel + j * Tile<V>::kPitch);
           });
         },
@@ -145,11 +145,11 @@ void gathered_product(Context& context, const Extent& extent, const Gather<S>& g
   if constexpr (is_real<S>) {
     for (int t = 0; t < context.threads; ++t)
       for (int64_t i = 0; i < length; ++i) edges[t * each + i] = 0;
-    blocked_product<V, LayoutA::runs>(
+    blocked_product<Tile<V>, LayoutA::runs>(
         context, extent, T{1}, bias, activation, accumulate, rest, false,
         [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int thread) {
           S* const zeros = edges + thread * each;
-          each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, T* panel, int g) {
+          each_row_panel<Tile<V>>(i, rows, dst, [&](int64_t first, int count, T* panel, int g) {
             gather.template runs<V>(first, count, p, p + depth, zeros, zeros + length + g * edge_room<S>(length), panel);
           });
         },
@@ -191,7 +191,7 @@ size_t forward_workspace(const Conv2dArgs& a, int threads) {
     const ConvShape& s = a.shape;
     const int64_t length = (merges_columns(s) ? s.s : 1) * (s.c / s.groups);
     return tap_bytes(s) + bias_bytes<S>(s) + edge_elements<S>(length) * threads * sizeof(S) +
-           product_workspace<Vec<S>, S>(forward_extent(s), threads);
+           product_workspace<Tile<Vec<S>>, S>(forward_extent(s), threads);
   });
 }
 
@@ -216,7 +216,7 @@ void forward(const Conv2dArgs& a, Context& context) {
     gathered_product(
         context, extent, gather, bias ? bias + group * extent.n : nullptr, a.activation, false, workspace,
         [&](int64_t first, int64_t columns, int64_t p, int64_t depth, T* dst) {
-          each_panel<V>(first, columns, depth, dst, [&](int64_t j, int n, T* panel) {
+          each_panel<Tile<V>>(first, columns, depth, dst, [&](int64_t j, int n, T* panel) {
             pack_transpose(w + j * extent.k + p, extent.k, depth, n, Tile<V>::kNr, panel);
           });
         },
@@ -247,7 +247,7 @@ size_t input_workspace(const Conv2dBackwardInputArgs& a, int threads) {
   return with_sums(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) -> size_t {
     const Extent e = input_extent(a.shape);
     const int64_t edges = edge_elements<S>(a.shape.k / a.shape.groups) * threads * static_cast<int64_t>(sizeof(S));
-    return 2 * tap_bytes(a.shape) + edges + product_workspace<Vec<S>, O>(e, threads);
+    return 2 * tap_bytes(a.shape) + edges + product_workspace<Tile<Vec<S>>, O>(e, threads);
   });
 }
 
@@ -296,7 +296,7 @@ void backward_input_phase(const Conv2dBackwardInputArgs& a, Context& context, in
     gathered_product(
         context, extent, gather, nullptr, Activation::none, a.accumulate, workspace,
         [&](int64_t first, int64_t n, int64_t p, int64_t depth, T* dst) {
-          each_panel<V>(first, n, depth, dst, [&](int64_t j, int width, T* panel) {
+          each_panel<Tile<V>>(first, n, depth, dst, [&](int64_t j, int width, T* panel) {
             for (int64_t e = p; e < p + depth; ++e, panel += Tile<V>::kNr)
               pack_copy(w + (e % kg * s.r * s.s + kernel_at[e / kg]) * cg + j, 0, 1, width, Tile<V>::kNr, panel);
           });
@@ -337,9 +337,9 @@ size_t weight_workspace(const Conv2dBackwardWeightArgs& a, int threads) {
     using T = Compute<S>;
     const Extent e = weight_extent(a.shape);
     const int64_t parts = weight_parts(a.shape);
-    if (parts == 1) return tap_bytes(a.shape) + product_workspace<Vec<S>, O>(e, threads);
+    if (parts == 1) return tap_bytes(a.shape) + product_workspace<Tile<Vec<S>>, O>(e, threads);
     return tap_bytes(a.shape) + round_up(parts * e.m * e.n * static_cast<int64_t>(sizeof(T)), 64) +
-           threads * round_up(product_workspace<Vec<S>, T>(e, 1), 64);
+           threads * round_up(product_workspace<Tile<Vec<S>>, T>(e, 1), 64);
   });
 }
 
@@ -351,17 +351,17 @@ void weight_product(const Conv2dBackwardWeightArgs& a, Context& context, const G
   using T = typename V::T;
   const int64_t k = a.shape.k;
   const S* dy = static_cast<const S*>(a.dy) + group * extent.m + first * k;
-  blocked_product<V, LayoutA::interleaved>(
+  blocked_product<Tile<V>, LayoutA::interleaved>(
       context, extent, T{1}, nullptr, Activation::none, accumulate, workspace, alone,
       [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
-        each_row_panel_slice<V>(i, rows, depth, dst, [&](int64_t row, int count, int64_t q, int64_t n, T* panel) {
+        each_row_panel_slice<Tile<V>>(i, rows, depth, dst, [&](int64_t row, int count, int64_t q, int64_t n, T* panel) {
           pack_interleaved<V>(dy + (p + q) * k + row, k, n, count, extent.m - row, panel);
         });
       },
       [&](int64_t j0, int64_t columns, int64_t p, int64_t depth, T* dst) {
         for (int64_t e = 0; e < depth; ++e) {
           const auto origin = gather.origin(first + p + e);
-          each_panel<V>(j0, columns, depth, dst, [&](int64_t j, int width, T* panel) {
+          each_panel<Tile<V>>(j0, columns, depth, dst, [&](int64_t j, int width, T* panel) {
             T* row = panel + e * Tile<V>::kNr;
             gather.copy(origin, j, j + width, row);
             for (int c = width; c < Tile<V>::kNr; ++c) row[c] = 0;
@@ -389,7 +389,7 @@ void backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) {
     }
     T* partial = reinterpret_cast<T*>(rest);
     char* scratch = rest + round_up(parts * size * static_cast<int64_t>(sizeof(T)), 64);
-    const int64_t each = round_up(product_workspace<V, T>(extent, 1), 64);
+    const int64_t each = round_up(product_workspace<Tile<V>, T>(extent, 1), 64);
     parallel_chunks(context, parts, [&](int64_t i, int thread) {
       const int64_t first = extent.k * i / parts, last = extent.k * (i + 1) / parts;
       weight_product(a, context, gather, group, first, {extent.m, extent.n, last - first}, partial + i * size, false,

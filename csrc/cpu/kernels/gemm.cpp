@@ -6,28 +6,14 @@
 namespace smelt {
 namespace {
 
-// Products that are small each but many: whole ones go to threads.
-bool by_batch(const GemmArgs& a) { return a.batch > 1 && 2.0 * a.m * a.n * a.k < 4e7; }
-
-// Few rows or columns over a depth that is long beside them: no packing.
-bool by_dots(const GemmArgs& a) {
-  const int64_t few = min_of(a.m, a.n);
-  return !a.transpose_a && a.transpose_b && few <= 24 && a.k >= 64 * min_of(few, int64_t{4});
-}
-bool by_rows(const GemmArgs& a) { return !a.transpose_b && a.m <= 6; }
-
 // A is read too few times for a copy to pay.
 bool takes_columns(const GemmArgs& a) { return a.transpose_a && dtype_size(a.dtype) >= 4 && a.n <= 64; }
 
 bool takes(const GemmArgs& a) { return takes_sums(a.dtype, a.c_dtype); }
 
-template <class S>
-size_t bias_room(const GemmArgs& a) {  // of halves: what is added to the sums
-  return sizeof(S) == 2 && a.bias ? round_up(a.n * 4, 64) : 0;
-}
 template <class S, class C>
 size_t one_workspace(const GemmArgs& a, int threads) {
-  return round_up(product_workspace<Vec<S>, C>({a.m, a.n, a.k}, threads), 64) + bias_room<S>(a);
+  return round_up(product_workspace<Tile<Vec<S>>, C>({a.m, a.n, a.k}, threads), 64) + bias_room<S>(a);
 }
 
 size_t gemm_workspace(const GemmArgs& a, int threads) {
@@ -44,15 +30,7 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
   const S* pb = static_cast<const S*>(a.b) + index * a.batch_stride_b;
   C* pc = static_cast<C*>(a.c) + index * a.batch_stride_c;
 
-  const T* bias;
-  if constexpr (sizeof(S) == 2) {
-    T* wide = static_cast<T*>(workspace);
-    for (int64_t j = 0; a.bias && j < a.n; ++j) wide[j] = from_storage(static_cast<const S*>(a.bias)[j]);
-    bias = a.bias ? wide : nullptr;
-    workspace = static_cast<char*>(workspace) + bias_room<S>(a);
-  } else {
-    bias = static_cast<const T*>(a.bias);
-  }
+  const T* const bias = wide_bias<S>(a, &workspace);
   const Epilogue<T> epilogue{static_cast<T>(a.alpha), bias, a.activation, a.accumulate, true};
   if (by_rows(a)) {
     const auto element = [&](int64_t i, int64_t p) -> T {
@@ -67,7 +45,7 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
   const auto pack_b = [&](int64_t first, int64_t columns, int64_t p, int64_t depth, T* dst) {
     constexpr int kNr = Tile<V>::kNr;
     if (a.transpose_b) {
-      each_panel<V>(first, columns, depth, dst, [&](int64_t j, int count, T* panel) {
+      each_panel<Tile<V>>(first, columns, depth, dst, [&](int64_t j, int count, T* panel) {
         pack_transpose(pb + j * a.ldb + p, a.ldb, depth, count, kNr, panel);
       });
       return;
@@ -75,7 +53,7 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
     // Some rows of all panels before the next rows: what lies together is read together.
     constexpr int64_t kRows = 8;
     for (int64_t r = 0; r < depth; r += kRows)
-      each_panel<V>(first, columns, depth, dst, [&](int64_t j, int count, T* panel) {
+      each_panel<Tile<V>>(first, columns, depth, dst, [&](int64_t j, int count, T* panel) {
         pack_copy(pb + (p + r) * a.ldb + j, a.ldb, min_of(kRows, depth - r), count, kNr, panel + r * kNr);
       });
   };
@@ -84,7 +62,7 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
   if (takes_columns(a)) {
     if constexpr (is_real<S>) {
       const auto point = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
-        each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
+        each_row_panel<Tile<V>>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
           auto* columns = reinterpret_cast<Columns<T>*>(panel);
           const T* source = pa + p * a.lda + first;
           *columns = {source, a.lda};
@@ -94,37 +72,32 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
           *columns = {copy, Tile<V>::kMr};
         });
       };
-      blocked_product<V, LayoutA::columns>(context, extent, alpha, bias, a.activation, a.accumulate, workspace, alone, point,
+      blocked_product<Tile<V>, LayoutA::columns>(context, extent, alpha, bias, a.activation, a.accumulate, workspace, alone, point,
                                            pack_b, row);
     }
   } else if (a.transpose_a) {
     const auto pack_a = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
-      each_row_panel_slice<V>(i, rows, depth, dst, [&](int64_t first, int count, int64_t q, int64_t length, T* panel) {
+      each_row_panel_slice<Tile<V>>(i, rows, depth, dst, [&](int64_t first, int count, int64_t q, int64_t length, T* panel) {
         pack_interleaved<V>(pa + (p + q) * a.lda + first, a.lda, length, count, a.m - first, panel);
       });
     };
-    blocked_product<V, LayoutA::interleaved>(context, extent, alpha, bias, a.activation, a.accumulate, workspace,
+    blocked_product<Tile<V>, LayoutA::interleaved>(context, extent, alpha, bias, a.activation, a.accumulate, workspace,
                                              alone, pack_a, pack_b, row);
   } else {
     const auto pack_a = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
-      each_row_panel<V>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
+      each_row_panel<Tile<V>>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
         pack_rows(pa + first * a.lda + p, a.lda, depth, count, Tile<V>::kPitch, panel);
       });
     };
-    blocked_product<V, LayoutA::rows>(context, extent, alpha, bias, a.activation, a.accumulate, workspace, alone,
+    blocked_product<Tile<V>, LayoutA::rows>(context, extent, alpha, bias, a.activation, a.accumulate, workspace, alone,
                                       pack_a, pack_b, row);
   }
 }
 
 Status gemm(const GemmArgs& a, Context& context) noexcept {
   with_sums(a.dtype, a.c_dtype, [&]<class S, class C>(S, C) {
-    if (!by_batch(a)) {
-      for (int64_t i = 0; i < a.batch; ++i) product<S, C>(a, context, i, context.workspace, false);
-      return;
-    }
-    const size_t each = one_workspace<S, C>(a, 1);
-    parallel_chunks(context, a.batch, [&](int64_t i, int thread) {
-      product<S, C>(a, context, i, static_cast<char*>(context.workspace) + thread * each, true);
+    each_product(a, context, one_workspace<S, C>(a, 1), [&](Context& own, int64_t index, void* workspace, bool alone) {
+      product<S, C>(a, own, index, workspace, alone);
     });
   });
   return Status::ok;

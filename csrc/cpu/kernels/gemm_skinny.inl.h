@@ -8,6 +8,13 @@
 namespace smelt {
 namespace {
 
+// Few rows or columns over a depth that is long beside them.
+inline bool by_dots(const GemmArgs& a) {
+  const int64_t few = min_of(a.m, a.n);
+  return !a.transpose_a && a.transpose_b && few <= 24 && a.k >= 64 * min_of(few, int64_t{4});
+}
+inline bool by_rows(const GemmArgs& a) { return !a.transpose_b && a.m <= 6; }
+
 // Sums of R rows of a times Q rows of b, to out[i * Q + j].
 template <class V, int R, int Q, class S>
 __attribute__((noinline)) void dot_tile(int64_t k, const S* a, int64_t lda, const S* b, int64_t ldb, typename V::T* out) {
@@ -47,7 +54,6 @@ void dot_rows(int64_t k, const S* a, int64_t lda, const S* b, int64_t ldb, C* c,
     for (int i = 0; i < R; ++i) {
       sums_of_row[i] = sums + i * Q;
       c_rows[i] = c + i * ldc + j;
-      for (int q = 0; q < Q; ++q) sums_of_row[i][q] *= e.alpha;
     }
     finish_tile<V>(sums_of_row, c_rows, R, Q, e);
     if (e.bias) e.bias += Q;
@@ -138,8 +144,6 @@ void few_rows(int64_t i, int64_t k, const A& a, const S* b, int64_t ldb, C* c, i
       for (int r = 0; r < R; ++r) factors[0][r] = a(i + r, p);
       add_rows<V, R, 1>(factors, b + p * ldb + j, ldb, count, sums_of_row);
     }
-    for (int r = 0; r < R; ++r)
-      for (int64_t q = 0; q < count; ++q) sums[r][q] *= e.alpha;
     e.bias = bias ? bias + j : nullptr;
     finish_tile<V>(sums_of_row, c_rows, R, static_cast<int>(count), e);
   }

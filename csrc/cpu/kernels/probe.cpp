@@ -1,4 +1,5 @@
-// Limits of the machine: multiply-adds from registers, reading, writing, copying and updating memory.
+// Limits of the machine: multiply-adds from registers, reading, writing, copying and updating memory. Here bfloat16 is
+// multiplied in float32.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
 
@@ -63,7 +64,7 @@ Status probe(const ProbeArgs& a, Context& context) noexcept {
   double done[256] = {};
   parallel_chunks(context, threads, [&](int64_t i, int) {
     float* p = a.memory + i * share;
-    if (a.kind == ProbeKind::fma) {
+    if (a.kind == ProbeKind::fma || a.kind == ProbeKind::fma_bf16) {
       done[i] = multiply_add(a.rounds);
       return;
     }

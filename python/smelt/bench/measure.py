@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .. import _core, kernels
 
 __all__ = ["Comparison", "Race", "compare", "foreign_load", "limits", "race", "wait_until_quiet"]
@@ -293,8 +295,9 @@ def limits(megabytes: int = 256) -> dict[str, float]:
         megabytes: memory to move, more than the caches hold.
 
     Returns:
-        ``fma_gflops`` from registers; ``read_gbs``, ``write_gbs``, ``copy_gbs`` and ``update_gbs`` (in place) of memory; each
-        the best of 5.
+        ``fma_gflops`` from registers, in float32; ``bf16_gflops`` of random bfloat16, from the first cache where the unit
+        works on tiles of memory; ``read_gbs``, ``write_gbs``, ``copy_gbs`` and ``update_gbs`` (in place) of memory; each the
+        best of 5.
 
     Example:
         >>> smelt.bench.limits(megabytes=1)["fma_gflops"] > 0
@@ -302,7 +305,10 @@ def limits(megabytes: int = 256) -> dict[str, float]:
     """
     memory = _core.full([megabytes * 262144], 1, "float32", "cpu")
 
-    def best(kind: str, rounds: int) -> float:
+    halves = np.random.default_rng(0).standard_normal(32768, "float32").view("uint32") >> 16
+    pairs = (halves[::2] | halves[1::2] << 16).view("float32")  # random: on zeros units run faster than they ever will
+
+    def best(kind: str, rounds: int, memory: Any = memory) -> float:
         rates = []
         for _ in range(5):
             begin = time.perf_counter()
@@ -312,6 +318,7 @@ def limits(megabytes: int = 256) -> dict[str, float]:
 
     return {
         "fma_gflops": best("fma", 2_000_000),
+        "bf16_gflops": best("fma_bf16", 2_000_000, pairs),
         "read_gbs": best("read", 1),
         "write_gbs": best("write", 1),
         "copy_gbs": best("copy", 1),

@@ -148,7 +148,8 @@ def roofline(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError('--roofline: needs Matplotlib: pip install "smelt[plot]"') from None
-    peak, stream = result["limits"]["fma_gflops"], result["limits"]["copy_gbs"]
+    halves = all(row["dtype"] == "bfloat16" for row in points)
+    peak, stream = result["limits"]["bf16_gflops" if halves else "fma_gflops"], result["limits"]["copy_gbs"]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     xs = [r["gflops"] / r["gbs"] for r in points]

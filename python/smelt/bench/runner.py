@@ -16,7 +16,8 @@ def _row(case: Case, name: str, times: Any, ours: str, ceiling: dict[str, float]
     median = times.median(name)
     low, high = times.interval(name)
     # The least time by the limits, for what is bound by arithmetic and for what is bound by memory.
-    least = max(case.flops / (1e9 * ceiling["fma_gflops"]), case.nbytes / (1e9 * ceiling["copy_gbs"]))
+    peak = ceiling["bf16_gflops" if case.dtype == "bfloat16" else "fma_gflops"]
+    least = max(case.flops / (1e9 * peak), case.nbytes / (1e9 * ceiling["copy_gbs"]))
     row = {
         "case": case.name, "dtype": case.dtype, "contender": name, "median_s": median, "low_s": low, "high_s": high,
         "gflops": 1e-9 * case.flops / median, "gbs": 1e-9 * case.nbytes / median, "share": least / median,

@@ -24,6 +24,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         print(f"         {info['cpu_features']}")
         lowered = "" if info["isa"] == info["detected_isa"] else f" (lowered from {info['detected_isa']})"
         print(f"kernels  {info['isa']}{lowered}, {info['threads']} threads")
+        if "isa_note" in info:
+            print(f"         {info['isa_note']}")
         for name, device in info["devices"].items():
             print(f"device   {name}: {'available' if device['available'] else device['reason']}")
         print(f"data     {info['data']}")

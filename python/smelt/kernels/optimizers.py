@@ -10,7 +10,7 @@ from ._call import Call, choose
 
 __all__ = ["adam", "clip_scale", "probe", "sgd", "sum_squares"]
 
-_PROBES = ("fma", "read", "write", "copy", "update")
+_PROBES = ("fma", "fma_bf16", "read", "write", "copy", "update")
 _MAX_GROUPS = 60  # of a step block
 _GROUP = 8  # doubles of each
 
@@ -214,7 +214,8 @@ def probe(memory: Any, kind: str, rounds: int = 1, *, impl: str | None = None) -
 
     Args:
         memory: (n) float32 to work on, overwritten by ``"write"``, ``"copy"`` and ``"update"``.
-        kind: ``"fma"`` (from registers), ``"read"``, ``"write"``, ``"copy"`` or ``"update"`` (in place).
+        kind: ``"fma"`` (from registers), ``"fma_bf16"`` (on `memory` as pairs of bfloat16 where the CPU has a unit for them
+            and there are 8192 elements, else as ``"fma"``), ``"read"``, ``"write"``, ``"copy"`` or ``"update"`` (in place).
         rounds: how often.
         impl: a candidate.
 

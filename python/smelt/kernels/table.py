@@ -26,7 +26,7 @@ def slots() -> list[str]:
 
 
 def impls(slot: str) -> list[str]:
-    """The candidates of a slot on this machine, the preferred one first.
+    """The candidates of a slot on this machine, in the order of preference: the first that takes a call's arguments runs.
 
     Args:
         slot: name of the slot.

@@ -7,8 +7,6 @@
 namespace smelt {
 namespace {
 
-constexpr Isa kIsa = Isa::avx2;
-
 inline __m256i lanes_below(int n) {  // all ones in lanes 0 .. n-1
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }

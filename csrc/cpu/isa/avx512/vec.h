@@ -1,13 +1,15 @@
 // 512-bit vectors: AVX-512 F, BW, VL and DQ.
 #pragma once
+#ifdef SMELT_EMULATE_ISA
+#include "cpu/isa/emulated/avx512.h"
+#else
 #include <immintrin.h>
+#endif
 
 #include "cpu/isa/x86/transpose.inl.h"
 
 namespace smelt {
 namespace {
-
-constexpr Isa kIsa = Isa::avx512;
 
 inline __mmask16 lanes_below(int n) { return static_cast<__mmask16>((1u << n) - 1); }  // lanes 0 .. n-1
 

@@ -7,8 +7,6 @@
 namespace smelt {
 namespace {
 
-constexpr Isa kIsa = Isa::portable;
-
 struct VecF {
   static constexpr int W = 4;
   using T = float;

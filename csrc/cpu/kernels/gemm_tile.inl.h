@@ -1,0 +1,177 @@
+// One tile of a matrix product: its shape, the layouts of A, the kernel that sums it up, and what happens at its end.
+#pragma once
+#include "blocking.h"  // of the instruction set
+#include "cpu/kernels/activation.inl.h"
+
+namespace smelt {
+namespace {
+
+// How a panel of A lies in memory. Row-major with a constant row pitch or interleaved (k, kMr), whichever is a plain copy of the
+// source; or not copied at all, as runs of elements that lie together, each run with a pointer for every row, or as columns
+// of the source that lie together; or as whole tiles, for units that read those.
+enum class LayoutA { rows, interleaved, runs, columns, tiles };
+
+// Runs of one length that cover the depth: element c of run r of row i is pointers[r * kMr + i][c]. Lies at the start of a
+// panel's memory.
+template <class T>
+struct Runs {
+  int64_t length;       // of a run
+  int64_t skip;         // elements of the first run that come before this block of the depth
+  const T* pointers[];  // (runs, kMr)
+};
+
+// Elements of one depth that lie together, and the way to those of the next one. Lies at the start of a panel's memory.
+template <class T>
+struct Columns {
+  const T* first;
+  int64_t step;
+};
+
+// What happens to a finished element: v = alpha * v, + c (old content or earlier depth blocks), + bias, activation.
+template <class T>
+struct Epilogue {
+  T alpha = 1;
+  const T* bias = nullptr;  // (n)
+  Activation activation = Activation::none;
+  bool add = false;   // to what is in c
+  bool last = true;   // depth block: bias and activation
+};
+
+// c[i][j] over a tile of `rows` <= R rows and `columns` columns, c_rows[i] being the row's first element of this tile.
+template <class Shape, int R, int NV, LayoutA layout, class T>
+__attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T* const* c_rows, int rows, int columns,
+                                            const Epilogue<T>& e) {
+  using V = typename Shape::Vector;
+  V acc[R][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) acc[i][j] = V::zero();
+
+  // The tile of c is asked for now, to be here when the sums are.
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    __builtin_prefetch(c_rows[i], 1);
+    __builtin_prefetch(c_rows[i] + columns - 1, 1);
+  }
+
+  // One step of the depth, element(i) being that of row i.
+  const auto advance = [&](const auto& element) __attribute__((always_inline)) {
+    V bv[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::W);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) {
+      const V av = V::set(element(i));
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = Shape::multiply_add(av, bv[j], acc[i][j]);
+    }
+    b += Shape::kNr;
+  };
+  if constexpr (layout == LayoutA::runs) {
+    const auto* runs = reinterpret_cast<const Runs<T>*>(a);
+    const T* const* pointers = runs->pointers;
+    for (int64_t c = runs->skip; k > 0; c = 0, pointers += Shape::kMr) {
+      const int64_t end = min_of(runs->length, c + k);
+      k -= end - c;
+      for (; c < end; ++c) advance([&](int i) __attribute__((always_inline)) { return pointers[i][c]; });
+    }
+  } else if constexpr (layout == LayoutA::columns) {
+    const auto* columns_of_a = reinterpret_cast<const Columns<T>*>(a);
+    const T* column = columns_of_a->first;
+    for (int64_t p = 0; p < k; ++p, column += columns_of_a->step)
+      advance([&](int i) __attribute__((always_inline)) { return column[i]; });
+  } else {
+    // Several steps at once: where another thread shares the core's units, every instruction beside the sums counts.
+    constexpr int64_t kRowStep = layout == LayoutA::rows ? Shape::kPitch : 1, kStep = layout == LayoutA::rows ? 1 : Shape::kMr;
+    constexpr int kAtOnce = 4;
+    int64_t p = 0;
+    for (; p + kAtOnce <= k; p += kAtOnce, a += kAtOnce * kStep) {
+#pragma GCC unroll 4
+      for (int u = 0; u < kAtOnce; ++u)
+        advance([&](int i) __attribute__((always_inline)) { return a[i * kRowStep + u * kStep]; });
+    }
+    for (; p < k; ++p, a += kStep) advance([&](int i) __attribute__((always_inline)) { return a[i * kRowStep]; });
+  }
+
+  const V alpha = V::set(e.alpha);
+  const bool finish = e.last && (e.bias || e.activation != Activation::none);
+  if (rows == R && columns == NV * V::W && !finish) {  // most tiles of a large product
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        T* c = c_rows[i] + j * V::W;
+        const V v = alpha * acc[i][j];
+        (e.add ? V::load(c) + v : v).store(c);
+      }
+    return;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    if (i >= rows) break;
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      const int lanes = min_of(columns - j * V::W, V::W);
+      if (lanes <= 0) break;
+      T* c = c_rows[i] + j * V::W;
+      V v = alpha * acc[i][j];
+      if (e.add) v = load<V>(c, lanes) + v;
+      if (e.last) {
+        if (e.bias) v = v + load<V>(e.bias + j * V::W, lanes);
+        if (e.activation != Activation::none) v = activate(e.activation, v);
+      }
+      store(c, v, lanes);
+    }
+  }
+}
+
+// A tile's sums to where they belong: the same work for sums in memory, whose results may be narrower.
+template <class V, class C>
+void finish_tile(typename V::T* const* sums, C* const* c_rows, int rows, int columns, const Epilogue<typename V::T>& e) {
+  const V alpha = V::set(e.alpha);
+  for (int i = 0; i < rows; ++i)
+    each_vector<V>(columns, [&](int64_t j, int lanes) {
+      V v = alpha * load<V>(sums[i] + j, lanes);
+      if (e.add) v = load<V>(c_rows[i] + j, lanes) + v;
+      if (e.last) {
+        if (e.bias) v = v + load<V>(e.bias + j, lanes);
+        if (e.activation != Activation::none) v = activate(e.activation, v);
+      }
+      store(c_rows[i] + j, v, lanes);
+    });
+}
+
+// The smallest micro-kernel that covers the tile: rows in steps of 2, one vector or all of them.
+template <class Shape, LayoutA layout, int R = 2, class T>
+inline void run_tile(int64_t k, const T* a, const T* b, T* const* c_rows, int rows, int columns, const Epilogue<T>& e) {
+  if constexpr (R < Shape::kMr) {
+    if (rows > R) return run_tile<Shape, layout, R + 2>(k, a, b, c_rows, rows, columns, e);
+  }
+  if (columns <= Shape::Vector::W)
+    micro_kernel<Shape, R, 1, layout>(k, a, b, c_rows, rows, columns, e);
+  else
+    micro_kernel<Shape, R, Shape::kVectors, layout>(k, a, b, c_rows, rows, columns, e);
+}
+
+// What the loops around it know of a tile. This one's elements are those of the product.
+template <class V>
+struct Tile {  // float64 has one lane: a small tile for checks
+  using Vector = V;
+  static constexpr int kMr = __is_same(V, VecF) ? kTileM : 4;
+  static constexpr int kVectors = __is_same(V, VecF) ? kTileVectors : 4;
+  static constexpr int kNr = kVectors * V::W;
+  static constexpr int kDepthStep = 1;             // whole ones make up a product's depth
+  static constexpr int64_t kPitch = kBlockK + 16;  // of a packed row of A: no power of two
+  static constexpr int64_t kPanel = kMr * kPitch;  // elements of a panel of A
+  struct Scope {};                                 // what a thread needs while it multiplies
+  static V multiply_add(V a, V b, V c) { return fma(a, b, c); }
+  template <LayoutA layout>
+  static void run(int64_t k, const typename V::T* a, const typename V::T* b, typename V::T* const* c_rows, int rows, int columns,
+                  const Epilogue<typename V::T>& e) {
+    run_tile<Tile, layout>(k, a, b, c_rows, rows, columns, e);
+  }
+};
+
+}  // namespace
+}  // namespace smelt

@@ -56,20 +56,22 @@ def test_all_options_together(rng, shape, transposes, level):
     ta, tb = (letter == "t" for letter in transposes)
     lead = (batch,) if batch > 1 else ()
     a, b = rng.normal(size=(*lead, m, k)), rng.normal(size=(*lead, k, n))
-    bias, before = rng.normal(size=n), rng.normal(size=(*lead, m, n))
+    bias, before, added_to = rng.normal(size=n), rng.normal(size=(*lead, m, n)), rng.normal(size=(*lead, m, n))
     for dtype, result in DTYPES:
         given = [stored(a, ta, dtype), stored(b, tb, dtype), stored(bias, False, dtype)]
         wide_a, wide_b, wide_bias = map(values, given)
         wide_a, wide_b = (w.swapaxes(-1, -2) if t else w for w, t in ((wide_a, ta), (wide_b, tb)))
         product, size = wide_a @ wide_b, np.abs(wide_a) @ np.abs(wide_b)
         u, rounding = UNIT[COMPUTE[dtype]], 0.0 if result == COMPUTE[dtype] else UNIT[result]
-        for options in ({}, {"alpha": -0.5, "bias": given[2], "activation": "relu", "accumulate": True}):
+        residual = stored(added_to, False, result)
+        every = {"alpha": -0.5, "bias": given[2], "residual": residual, "activation": "relu", "accumulate": True}
+        for options in ({}, every):
             out = stored(before, False, result)
-            scaled, added = options.get("alpha", 1.0), wide_bias + values(out) if options else 0.0
-            exact = scaled * product + added
+            scaled, terms = options.get("alpha", 1.0), [wide_bias, values(residual), values(out)] if options else [0.0]
+            exact = scaled * product + sum(terms)
             if options:
                 exact = np.maximum(exact, 0)
-            bound = (k + 4) * u * (abs(scaled) * size + np.abs(added))
+            bound = (k + 5) * u * (abs(scaled) * size + sum(map(np.abs, terms)))
             bound = bound + rounding * (np.abs(exact) + bound) + (2.0**-25 if result == "float16" else 0)
             with kernels.isa(level):
                 kernels.gemm(given[0], given[1], transpose_a=ta, transpose_b=tb, out=out, **options)
@@ -77,6 +79,40 @@ def test_all_options_together(rng, shape, transposes, level):
             assert np.all(error <= bound), (
                 f"{dtype} to {result} {options.keys()}: {(error - bound).max():.3g} above the bound"
             )
+
+
+@pytest.mark.parametrize("level", isa_levels())
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (5, 2050, 7), (24, 61, 257), (193, 70, 300), (700, 1100, 20), (0, 5, 3), (9, 5, 0)]
+)
+def test_column_sums_are_those_of_what_was_written(rng, shape, level):
+    m, n, k = shape
+    for dtype, result in DTYPES:
+        a, b = stored(rng.normal(size=(m, k)), False, dtype), stored(rng.normal(size=(n, k)), False, dtype)
+        wide = "float64" if dtype == "float64" else "float32"
+        found = []
+        for threads in (1, 2, 3):
+            out, sums = stored(np.full((m, n), np.nan), False, result), np.full(n, np.nan, wide)
+            smelt.set_num_threads(threads)
+            with kernels.isa(level):
+                kernels.gemm(a, b, transpose_b=True, activation="silu", out=out, column_sums=sums)
+            found.append((values(out).tobytes(), sums.tobytes()))
+        assert found[0] == found[1] == found[2]
+        exact, size = values(out).sum(axis=0), np.abs(values(out)).sum(axis=0)
+        assert np.all(np.abs(sums - exact) <= (m + 1) * UNIT[wide] * size), f"{dtype} to {result}"
+
+
+def test_what_epilogues_refuse():
+    a, b = np.ones((2, 3, 4), np.float32), np.ones((2, 4, 5), np.float32)
+    with pytest.raises(ValueError, match=r"gemm: column_sums are those of a single product, got a batch of 2"):
+        kernels.gemm(a, b, column_sums=np.empty(5, np.float32))
+    with pytest.raises(ValueError, match=r"gemm: residual must be \(M, N\) = \(3, 5\), got \(3, 4\)"):
+        kernels.gemm(a[0], b[0], residual=np.ones((3, 4), np.float32))
+    with pytest.raises(TypeError, match="gemm: column_sums must be float32, got float64"):
+        kernels.gemm(a[0], b[0], column_sums=np.empty(5))
+    out = np.empty((3, 5), np.float32)
+    with pytest.raises(ValueError, match="overlap"):
+        kernels.gemm(a[0], b[0], out=out, column_sums=out[0])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

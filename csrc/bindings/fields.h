@@ -4,9 +4,10 @@
 
 // SMELT_FIELDS(Args, x, y, n) defines fields(Args& args, Visit& visit), which calls visit("x", args.x), visit("y", ...).
 #define SMELT_PARENTHESES ()
-#define SMELT_REPEAT4(...) __VA_ARGS__
+#define SMELT_REPEAT5(...) __VA_ARGS__
+#define SMELT_REPEAT4(...) SMELT_REPEAT5(SMELT_REPEAT5(SMELT_REPEAT5(SMELT_REPEAT5(__VA_ARGS__))))
 #define SMELT_REPEAT3(...) SMELT_REPEAT4(SMELT_REPEAT4(SMELT_REPEAT4(SMELT_REPEAT4(__VA_ARGS__))))
-#define SMELT_REPEAT2(...) SMELT_REPEAT3(SMELT_REPEAT3(SMELT_REPEAT3(SMELT_REPEAT3(__VA_ARGS__))))
+#define SMELT_REPEAT2(...) SMELT_REPEAT3(SMELT_REPEAT3(SMELT_REPEAT3(SMELT_REPEAT3(__VA_ARGS__))))  // up to 80 fields
 #define SMELT_VISIT(field, ...) \
   visit(#field, args.field);    \
   __VA_OPT__(SMELT_VISIT_NEXT SMELT_PARENTHESES(__VA_ARGS__))
@@ -39,7 +40,7 @@ SMELT_FIELDS(PutArgs, dy, index, dx, outer, n, m, inner, skip, dtype, assign)
 SMELT_FIELDS(GatherArgs, x, index, y, outer, n, m, inner, dtype)
 SMELT_FIELDS(ScatterAddArgs, x, index, y, outer, n, m, inner, dtype)
 SMELT_FIELDS(NonzeroArgs, x, index, count, n)
-SMELT_FIELDS(GemmArgs, a, b, bias, c, m, n, k, batch, lda, ldb, ldc, batch_stride_a, batch_stride_b, batch_stride_c, alpha,
+SMELT_FIELDS(GemmArgs, a, b, bias, c, residual, column_sums, m, n, k, batch, lda, ldb, ldc, batch_stride_a, batch_stride_b, batch_stride_c, alpha,
              dtype, c_dtype, activation, transpose_a, transpose_b, accumulate)
 SMELT_FIELDS(Conv2dArgs, x, w, bias, y, shape, dtype, activation)
 SMELT_FIELDS(Conv2dBackwardInputArgs, dy, w, dx, shape, dtype, dx_dtype, accumulate)

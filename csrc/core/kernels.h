@@ -338,12 +338,14 @@ struct NonzeroArgs {  // positions of the true elements, ascending
 
 enum class Activation : uint8_t { none, relu, tanh, sigmoid, gelu, gelu_tanh, silu };
 
-struct GemmArgs {  // c = activation(alpha * a @ b + bias), or c += ... when accumulating
+struct GemmArgs {  // c = activation(alpha * a @ b + bias + residual), c's content being added within when accumulating
   SMELT_SLOT(GemmArgs, "gemm");
   const void* a;     // (batch, M, K), or (batch, K, M) when transpose_a
   const void* b;     // (batch, K, N), or (batch, N, K) when transpose_b
   const void* bias;  // (N) or null
   void* c;           // (batch, M, N)
+  const void* residual = nullptr;  // as c, or null
+  void* column_sums = nullptr;     // (N) or null: of what is written to c, in the dtype of the sums; for a batch of 1
   int64_t m, n, k, batch = 1;
   int64_t lda, ldb, ldc;                               // elements from one stored row to the next
   int64_t batch_stride_a = 0, batch_stride_b = 0, batch_stride_c = 0;  // in elements; 0 repeats a or b
@@ -354,12 +356,13 @@ struct GemmArgs {  // c = activation(alpha * a @ b + bias), or c += ... when acc
   bool transpose_a = false, transpose_b = false;
   bool accumulate = false;
   Work work() const {
-    const double in = dtype_size(dtype) * (1.0 * m * k + 1.0 * k * n), out = 1.0 * dtype_size(c_dtype) * m * n;
+    const double in = dtype_size(dtype) * (1.0 * m * k + 1.0 * k * n);
+    const double out = (residual ? 2.0 : 1.0) * dtype_size(c_dtype) * m * n;
     return {2.0 * batch * m * n * k, batch * (in + out)};
   }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(GemmArgs, a), SMELT_IN(GemmArgs, b), SMELT_IN(GemmArgs, bias),
-                      SMELT_GRAD(GemmArgs, c, accumulate)};
+                      SMELT_GRAD(GemmArgs, c, accumulate), SMELT_IN(GemmArgs, residual), SMELT_OUT(GemmArgs, column_sums)};
   }
 };
 

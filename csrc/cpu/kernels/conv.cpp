@@ -131,9 +131,10 @@ void gathered_product(Context& context, const Extent& extent, const Gather<S>& g
   const int64_t length = gather.tap_length(), each = edge_elements<S>(length);
   S* const edges = static_cast<S*>(workspace);
   void* const rest = edges + each * context.threads;
+  const Epilogue<T> epilogue{T{1}, bias, activation, accumulate};
   if (!gather.template fits_runs<V>(depth_block<Tile<V>>(extent.k))) {
     blocked_product<Tile<V>, LayoutA::rows>(
-        context, extent, T{1}, bias, activation, accumulate, rest, false,
+        context, extent, epilogue, rest, false,
         [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
           each_row_panel<Tile<V>>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
             for (int j = 0; j < count; ++j) gather.copy(gather.origin(first + j), p, p + depth, panel + j * Tile<V>::kPitch);
@@ -146,7 +147,7 @@ void gathered_product(Context& context, const Extent& extent, const Gather<S>& g
     for (int t = 0; t < context.threads; ++t)
       for (int64_t i = 0; i < length; ++i) edges[t * each + i] = 0;
     blocked_product<Tile<V>, LayoutA::runs>(
-        context, extent, T{1}, bias, activation, accumulate, rest, false,
+        context, extent, epilogue, rest, false,
         [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int thread) {
           S* const zeros = edges + thread * each;
           each_row_panel<Tile<V>>(i, rows, dst, [&](int64_t first, int count, T* panel, int g) {
@@ -352,7 +353,7 @@ void weight_product(const Conv2dBackwardWeightArgs& a, Context& context, const G
   const int64_t k = a.shape.k;
   const S* dy = static_cast<const S*>(a.dy) + group * extent.m + first * k;
   blocked_product<Tile<V>, LayoutA::interleaved>(
-      context, extent, T{1}, nullptr, Activation::none, accumulate, workspace, alone,
+      context, extent, Epilogue<T>{T{1}, nullptr, Activation::none, accumulate}, workspace, alone,
       [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
         each_row_panel_slice<Tile<V>>(i, rows, depth, dst, [&](int64_t row, int count, int64_t q, int64_t n, T* panel) {
           pack_interleaved<V>(dy + (p + q) * k + row, k, n, count, extent.m - row, panel);

@@ -13,7 +13,7 @@ bool takes(const GemmArgs& a) { return takes_sums(a.dtype, a.c_dtype); }
 
 template <class S, class C>
 size_t one_workspace(const GemmArgs& a, int threads) {
-  return round_up(product_workspace<Tile<Vec<S>>, C>({a.m, a.n, a.k}, threads), 64) + bias_room<S>(a);
+  return round_up(product_workspace<Tile<Vec<S>>, C>({a.m, a.n, a.k}, threads), 64) + epilogue_room<Tile<Vec<S>>, S>(a);
 }
 
 size_t gemm_workspace(const GemmArgs& a, int threads) {
@@ -30,8 +30,7 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
   const S* pb = static_cast<const S*>(a.b) + index * a.batch_stride_b;
   C* pc = static_cast<C*>(a.c) + index * a.batch_stride_c;
 
-  const T* const bias = wide_bias<S>(a, &workspace);
-  const Epilogue<T> epilogue{static_cast<T>(a.alpha), bias, a.activation, a.accumulate, true};
+  const Epilogue<T> epilogue = epilogue_of<Tile<V>, S>(a, &workspace);
   if (by_rows(a)) {
     const auto element = [&](int64_t i, int64_t p) -> T {
       return from_storage(a.transpose_a ? pa[p * a.lda + i] : pa[i * a.lda + p]);
@@ -58,7 +57,6 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
       });
   };
   const Extent extent{a.m, a.n, a.k};
-  const T alpha = static_cast<T>(a.alpha);
   if (takes_columns(a)) {
     if constexpr (is_real<S>) {
       const auto point = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
@@ -72,7 +70,7 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
           *columns = {copy, Tile<V>::kMr};
         });
       };
-      blocked_product<Tile<V>, LayoutA::columns>(context, extent, alpha, bias, a.activation, a.accumulate, workspace, alone, point,
+      blocked_product<Tile<V>, LayoutA::columns>(context, extent, epilogue, workspace, alone, point,
                                            pack_b, row);
     }
   } else if (a.transpose_a) {
@@ -81,15 +79,14 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
         pack_interleaved<V>(pa + (p + q) * a.lda + first, a.lda, length, count, a.m - first, panel);
       });
     };
-    blocked_product<Tile<V>, LayoutA::interleaved>(context, extent, alpha, bias, a.activation, a.accumulate, workspace,
-                                             alone, pack_a, pack_b, row);
+    blocked_product<Tile<V>, LayoutA::interleaved>(context, extent, epilogue, workspace, alone, pack_a, pack_b, row);
   } else {
     const auto pack_a = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, T* dst, int) {
       each_row_panel<Tile<V>>(i, rows, dst, [&](int64_t first, int count, T* panel, int) {
         pack_rows(pa + first * a.lda + p, a.lda, depth, count, Tile<V>::kPitch, panel);
       });
     };
-    blocked_product<Tile<V>, LayoutA::rows>(context, extent, alpha, bias, a.activation, a.accumulate, workspace, alone,
+    blocked_product<Tile<V>, LayoutA::rows>(context, extent, epilogue, workspace, alone,
                                       pack_a, pack_b, row);
   }
 }

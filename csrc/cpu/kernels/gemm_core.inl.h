@@ -79,6 +79,8 @@ struct RowPieces {
   }
 };
 
+inline int64_t sums_pitch(int64_t n) { return round_up(n, 16); }
+
 template <class P>
 struct Pointee;
 template <class P>
@@ -103,9 +105,8 @@ class BlockedProduct {
   using T = typename V::T;
   using C = typename Pointee<decltype(static_cast<const Row*>(nullptr)->operator()(int64_t{}))>::type;
 
-  BlockedProduct(const Extent& extent, T factor, const T* bias_or_null, Activation act, bool add, const PackA& a,
-                 const PackB& b, const Row& c)
-      : x(extent), alpha(factor), bias(bias_or_null), activation(act), accumulate(add), pack_a(a), pack_b(b), row(c) {}
+  BlockedProduct(const Extent& extent, const Epilogue<T>& epilogue, const PackA& a, const PackB& b, const Row& c)
+      : x(extent), whole(epilogue), pack_a(a), pack_b(b), row(c) {}
 
   // With `alone` the calling thread does everything.
   void run(Context& context, void* workspace, bool alone) {
@@ -114,6 +115,7 @@ class BlockedProduct {
     Context& region = alone || is_small(x) ? serial : context;
     packed = static_cast<T*>(workspace);
     has_few_rows(x) ? few_rows(region) : blocks(region);
+    if (whole.column_sums) add_panels(region);
   }
 
  private:
@@ -123,7 +125,9 @@ class BlockedProduct {
   void multiply(const Part<T>& part, int64_t panel, int count, int64_t first, int64_t last, const T* panels_a) const {
     const bool first_depth = part.p0 == 0, last_depth = part.p0 + part.depth >= x.k;
     const int64_t first_row = panel * Shape::kMr;
-    Epilogue<T> e{alpha, nullptr, activation, accumulate || !first_depth, last_depth};
+    Epilogue<T> e = whole;
+    e.add = whole.add || !first_depth;
+    e.last = last_depth;
     C* c_of_row[kMostPanels<Shape>][Shape::kMr];
     int rows[kMostPanels<Shape>];
     for (int g = 0; g < count; ++g) {
@@ -134,7 +138,7 @@ class BlockedProduct {
     for (int64_t q = first; q < last; ++q) {
       const int64_t j = q * Shape::kNr;
       const int width = static_cast<int>(min_of(part.columns - j, int64_t{Shape::kNr}));
-      e.bias = bias ? bias + part.j0 + j : nullptr;
+      e.bias = whole.bias ? whole.bias + part.j0 + j : nullptr;
       for (int g = 0; g < count; ++g) {
         C* c_rows[Shape::kMr];
         for (int i = 0; i < Shape::kMr; ++i) c_rows[i] = c_of_row[g][i] + j;
@@ -144,6 +148,8 @@ class BlockedProduct {
           narrow_tile(part, a, b, first_row + g * Shape::kMr, j, c_rows, rows[g], width, e);
         else
           Shape::template run<layout>(part.depth, a, b, c_rows, rows[g], width, e);
+        if (e.partial_sums && e.last)
+          add_rows_of_tile(c_rows, rows[g], width, e.partial_sums + (panel + g) * sums_pitch(x.n) + part.j0 + j);
       }
     }
   }
@@ -159,8 +165,30 @@ class BlockedProduct {
                                       : partial + (i0 + min_of(i, rows - 1)) * partial_pitch + (has_few_rows(x) ? part.j0 : 0) + j;
     Shape::template run<layout>(part.depth, a, b, sums, rows, width,
                                 Epilogue<T>{T{1}, nullptr, Activation::none, !first_depth, false});
-    e.add = accumulate;
+    e.add = whole.add;
     if (e.last) finish_tile<V>(sums, c_rows, rows, width, e);
+  }
+
+  // The sums of a tile's columns, as they were written.
+  static void add_rows_of_tile(C* const* c_rows, int rows, int columns, T* sums) {
+    each_vector<V>(columns, [&](int64_t j, int lanes) {
+      V total = V::zero();
+      for (int i = 0; i < rows; ++i) total = total + load<V>(c_rows[i] + j, lanes);
+      store(sums + j, total, lanes);
+    });
+  }
+
+  // Panels are added in their order, whoever has summed them up.
+  void add_panels(Context& region) const {
+    const int64_t pitch = sums_pitch(x.n), panels = ceil_div(x.m, Shape::kMr);
+    parallel_for(region, ceil_div(x.n, V::W), 64, [&](int64_t begin, int64_t end) {
+      const int64_t first = begin * V::W;
+      each_vector<V>(min_of(end * V::W, x.n) - first, [&](int64_t j, int lanes) {
+        V total = V::zero();
+        for (int64_t p = 0; p < panels; ++p) total = total + load<V>(whole.partial_sums + p * pitch + first + j, lanes);
+        store(whole.column_sums + first + j, total, lanes);
+      });
+    });
   }
 
   // Each thread has its columns and all rows: it packs both, a strip of columns at a time.
@@ -243,10 +271,7 @@ class BlockedProduct {
   }
 
   const Extent x;
-  const T alpha;
-  const T* const bias;
-  const Activation activation;
-  const bool accumulate;  // adds to what c holds
+  const Epilogue<T> whole;  // of the product; its `add` says whether to add to what c holds
   const PackA& pack_a;
   const PackB& pack_b;
   const Row& row;
@@ -256,11 +281,9 @@ class BlockedProduct {
 };
 
 template <class Shape, LayoutA layout, class PackA, class PackB, class Row>
-void blocked_product(Context& context, const Extent& x, typename Shape::Vector::T alpha,
-                     const typename Shape::Vector::T* bias, Activation activation, bool accumulate, void* workspace,
+void blocked_product(Context& context, const Extent& x, const Epilogue<typename Shape::Vector::T>& epilogue, void* workspace,
                      bool alone, const PackA& pack_a, const PackB& pack_b, const Row& row) {
-  BlockedProduct<Shape, layout, PackA, PackB, Row>(x, alpha, bias, activation, accumulate, pack_a, pack_b, row)
-      .run(context, workspace, alone);
+  BlockedProduct<Shape, layout, PackA, PackB, Row>(x, epilogue, pack_a, pack_b, row).run(context, workspace, alone);
 }
 
 // ------------------------------------------------------------------------------------------- what candidates of gemm share
@@ -278,23 +301,36 @@ void each_product(const GemmArgs& a, Context& context, size_t each, const F& one
   for (int64_t i = 0; i < a.batch; ++i) one(context, i, context.workspace, false);
 }
 
-// The bias of halves is widened, at the start of the workspace.
-template <class S>
-size_t bias_room(const GemmArgs& a) {
-  return sizeof(S) == 2 && a.bias ? round_up(a.n * 4, 64) : 0;
+// What a product's epilogue needs at the start of the workspace: the bias of halves, widened, and the sums of panels.
+template <class Shape, class S>
+size_t epilogue_room(const GemmArgs& a) {
+  const int64_t bias = sizeof(S) == 2 && a.bias ? round_up(a.n * 4, 64) : 0;
+  const int64_t panels = a.column_sums ? ceil_div(a.m, int64_t{Shape::kMr}) : 0;
+  return bias + round_up(panels * sums_pitch(a.n) * static_cast<int64_t>(sizeof(Compute<S>)), 64);
 }
-template <class S>
-const Compute<S>* wide_bias(const GemmArgs& a, void** workspace) {
-  const S* bias = static_cast<const S*>(a.bias);
-  if constexpr (sizeof(S) == 2) {
-    if (!bias) return nullptr;
-    auto* wide = static_cast<float*>(*workspace);
-    for (int64_t j = 0; j < a.n; ++j) wide[j] = from_storage(bias[j]);
-    *workspace = static_cast<char*>(*workspace) + bias_room<S>(a);
-    return wide;
-  } else {
-    return bias;
+template <class Shape, class S>
+Epilogue<Compute<S>> epilogue_of(const GemmArgs& a, void** workspace) {
+  using T = Compute<S>;
+  Epilogue<T> e{static_cast<T>(a.alpha), nullptr, a.activation, a.accumulate, true};
+  auto* room = static_cast<T*>(*workspace);
+  if (a.bias) {
+    const S* bias = static_cast<const S*>(a.bias);
+    if constexpr (sizeof(S) == 2) {
+      for (int64_t j = 0; j < a.n; ++j) room[j] = from_storage(bias[j]);
+      e.bias = room;
+      room += round_up(a.n, 16);
+    } else {
+      e.bias = bias;
+    }
   }
+  // c and its residual have the same strides.
+  if (a.residual) e.residual = static_cast<const char*>(a.residual) - static_cast<const char*>(a.c);
+  if (a.column_sums) {
+    e.column_sums = static_cast<T*>(a.column_sums);
+    e.partial_sums = room;
+  }
+  *workspace = static_cast<char*>(*workspace) + epilogue_room<Shape, S>(a);
+  return e;
 }
 
 }  // namespace

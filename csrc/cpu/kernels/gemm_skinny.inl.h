@@ -11,9 +11,9 @@ namespace {
 // Few rows or columns over a depth that is long beside them.
 inline bool by_dots(const GemmArgs& a) {
   const int64_t few = min_of(a.m, a.n);
-  return !a.transpose_a && a.transpose_b && few <= 24 && a.k >= 64 * min_of(few, int64_t{4});
+  return !a.column_sums && !a.transpose_a && a.transpose_b && few <= 24 && a.k >= 64 * min_of(few, int64_t{4});
 }
-inline bool by_rows(const GemmArgs& a) { return !a.transpose_b && a.m <= 6; }
+inline bool by_rows(const GemmArgs& a) { return !a.column_sums && !a.transpose_b && a.m <= 6; }
 
 // Sums of R rows of a times Q rows of b, to out[i * Q + j].
 template <class V, int R, int Q, class S>

@@ -27,15 +27,24 @@ struct Columns {
   int64_t step;
 };
 
-// What happens to a finished element: v = alpha * v, + c (old content or earlier depth blocks), + bias, activation.
+// What happens to a finished element: v = alpha * v, + c (old content or earlier depth blocks), + bias, + residual, activation.
 template <class T>
 struct Epilogue {
   T alpha = 1;
   const T* bias = nullptr;  // (n)
   Activation activation = Activation::none;
-  bool add = false;   // to what is in c
-  bool last = true;   // depth block: bias and activation
+  bool add = false;          // to what is in c
+  bool last = true;          // depth block: bias, residual and activation
+  int64_t residual = 0;      // bytes from an element of c to its residual; 0 where there is none
+  T* column_sums = nullptr;  // (n) of the whole product, or null
+  T* partial_sums = nullptr; // those of each panel of rows, (panels, n rounded up to 16)
 };
+
+// Lanes of the residual that belong to those at c.
+template <class V, class C>
+V load_residual(const C* c, int64_t distance, int lanes) {
+  return load<V>(reinterpret_cast<const C*>(reinterpret_cast<const char*>(c) + distance), lanes);
+}
 
 // c[i][j] over a tile of `rows` <= R rows and `columns` columns, c_rows[i] being the row's first element of this tile.
 template <class Shape, int R, int NV, LayoutA layout, class T>
@@ -95,7 +104,7 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T
   }
 
   const V alpha = V::set(e.alpha);
-  const bool finish = e.last && (e.bias || e.activation != Activation::none);
+  const bool finish = e.last && (e.bias || e.residual || e.activation != Activation::none);
   if (rows == R && columns == NV * V::W && !finish) {  // most tiles of a large product
 #pragma GCC unroll 16
     for (int i = 0; i < R; ++i)
@@ -119,6 +128,7 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T
       if (e.add) v = load<V>(c, lanes) + v;
       if (e.last) {
         if (e.bias) v = v + load<V>(e.bias + j * V::W, lanes);
+        if (e.residual) v = v + load_residual<V>(c, e.residual, lanes);
         if (e.activation != Activation::none) v = activate(e.activation, v);
       }
       store(c, v, lanes);
@@ -136,6 +146,7 @@ void finish_tile(typename V::T* const* sums, C* const* c_rows, int rows, int col
       if (e.add) v = load<V>(c_rows[i] + j, lanes) + v;
       if (e.last) {
         if (e.bias) v = v + load<V>(e.bias + j, lanes);
+        if (e.residual) v = v + load_residual<V>(c_rows[i] + j, e.residual, lanes);
         if (e.activation != Activation::none) v = activate(e.activation, v);
       }
       store(c_rows[i] + j, v, lanes);

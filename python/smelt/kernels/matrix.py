@@ -29,11 +29,13 @@ def gemm(
     transpose_b: bool = False,
     alpha: float = 1.0,
     activation: str | None = None,
+    residual: Any = None,
+    column_sums: Any = None,
     accumulate: bool = False,
     out: Any = None,
     impl: str | None = None,
 ) -> Any:
-    """c = activation(alpha a b + bias), or c += that.
+    """c = activation(alpha a b + bias + residual), to which what `out` held is added within when `accumulate`.
 
     Accumulates in float32 (in float64 for float64).
 
@@ -44,6 +46,8 @@ def gemm(
         transpose_a, transpose_b: whether the last two axes are stored the other way round.
         alpha: factor of the product.
         activation: ``"relu"``, ``"tanh"``, ``"sigmoid"``, ``"gelu"``, ``"gelu_tanh"``, ``"silu"`` or None.
+        residual: as `out`, added before the activation; or None.
+        column_sums: (N) float32 (float64 for float64) to write sums of the columns of `out` to, of a single product; or None.
         accumulate: adds to what `out` holds.
         out: (M, N) or (batch, M, N) to write to, or None; of the dtype of `a`, or float32 where that is a half.
         impl: a candidate's name or a prefix that fits one (`impls`).
@@ -52,7 +56,7 @@ def gemm(
         `out`, or a new array.
 
     Raises:
-        ValueError: shapes that do not fit, arrays that are not row-major or overlap, an unknown `impl`.
+        ValueError: shapes that do not fit, arrays that are not row-major or overlap, an unknown `impl`; sums of a batch.
         TypeError: dtypes that differ.
 
     Example:
@@ -68,7 +72,11 @@ def gemm(
     c.optional("bias", bias, "N")
     result = ("batch " if batch_a or batch_b else "") + "M N"
     c_dtype = c.sums("c", out)
+    c.optional("residual", residual, result, c_dtype)
     c.output("c", out, result, c_dtype, accumulate=accumulate, flag="accumulate")
+    c.optional("column_sums", column_sums, "N", c.statistics, written=True)
+    if column_sums is not None and c.size.get("batch", 1) != 1:
+        raise c.error(f"column_sums are those of a single product, got a batch of {c.size['batch']}")
     m, n, k = (c.size[letter] for letter in "MNK")
     return c.run(
         m=m, n=n, k=k, batch=c.size.get("batch", 1), lda=m if transpose_a else k, ldb=k if transpose_b else n, ldc=n,

@@ -97,7 +97,7 @@ bool takes(const GemmArgs& a) {
 size_t one_workspace(const GemmArgs& a, int threads) {
   const size_t product = a.c_dtype == DType::float32 ? product_workspace<PairTile, float>(extent_of(a), threads)
                                                      : product_workspace<PairTile, bfloat16>(extent_of(a), threads);
-  return round_up(product, 64) + bias_room<bfloat16>(a);
+  return round_up(product, 64) + epilogue_room<PairTile, bfloat16>(a);
 }
 size_t workspace(const GemmArgs& a, int threads) { return by_batch(a) ? threads * one_workspace(a, 1) : one_workspace(a, threads); }
 
@@ -106,7 +106,7 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* memory, b
   const auto* pa = static_cast<const bfloat16*>(a.a) + index * a.batch_stride_a;
   const auto* pb = static_cast<const bfloat16*>(a.b) + index * a.batch_stride_b;
   C* const pc = static_cast<C*>(a.c) + index * a.batch_stride_c;
-  const float* const bias = wide_bias<bfloat16>(a, &memory);
+  const Epilogue<float> epilogue = epilogue_of<PairTile, bfloat16>(a, &memory);
   const auto pack_a = [&](int64_t i, int64_t rows, int64_t p, int64_t depth, float* dst, int) {
     each_row_panel<PairTile>(i, rows, dst, [&](int64_t first, int count, float* panel, int) {
       const bfloat16* src = a.transpose_a ? pa + 2 * p * a.lda + first : pa + first * a.lda + 2 * p;
@@ -126,7 +126,7 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* memory, b
         pack_zipped(pb + 2 * (p + r) * a.ldb + j, a.ldb, a.k - 2 * (p + r), min_of(kRows, depth - r), count, kNr, panel + r * kNr);
       });
   };
-  blocked_product<PairTile, layout>(context, extent_of(a), a.alpha, bias, a.activation, a.accumulate, memory, alone, pack_a, pack_b,
+  blocked_product<PairTile, layout>(context, extent_of(a), epilogue, memory, alone, pack_a, pack_b,
                                     [&](int64_t i) { return pc + i * a.ldc; });
 }
 

@@ -91,16 +91,11 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T
     for (int64_t p = 0; p < k; ++p, column += columns_of_a->step)
       advance([&](int i) __attribute__((always_inline)) { return column[i]; });
   } else {
-    // Several steps at once: where another thread shares the core's units, every instruction beside the sums counts.
-    constexpr int64_t kRowStep = layout == LayoutA::rows ? Shape::kPitch : 1, kStep = layout == LayoutA::rows ? 1 : Shape::kMr;
-    constexpr int kAtOnce = 4;
-    int64_t p = 0;
-    for (; p + kAtOnce <= k; p += kAtOnce, a += kAtOnce * kStep) {
-#pragma GCC unroll 4
-      for (int u = 0; u < kAtOnce; ++u)
-        advance([&](int i) __attribute__((always_inline)) { return a[i * kRowStep + u * kStep]; });
+    constexpr int64_t kRowStep = layout == LayoutA::rows ? Shape::kPitch : 1;
+    for (int64_t p = 0; p < k; ++p) {
+      advance([&](int i) __attribute__((always_inline)) { return a[i * kRowStep]; });
+      a += layout == LayoutA::rows ? 1 : Shape::kMr;
     }
-    for (; p < k; ++p, a += kStep) advance([&](int i) __attribute__((always_inline)) { return a[i * kRowStep]; });
   }
 
   const V alpha = V::set(e.alpha);

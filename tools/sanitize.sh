@@ -34,7 +34,8 @@ if [ "$sanitizers" = thread ]; then
 else
   export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so.6)"
   export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-  tests=(tests/test_cases.py tests/test_gemm_paths.py tests/test_indexing.py tests/test_optim.py tests/test_capture.py)
+  tests=(tests/test_cases.py tests/test_gemm_paths.py tests/test_indexing.py tests/test_optim.py tests/test_capture.py
+    tests/test_capture_refusals.py)
 fi
 if [ $# -gt 0 ]; then tests=("$@"); fi
 exec "$python" -m pytest -p no:cacheprovider --capture=sys "${tests[@]}"

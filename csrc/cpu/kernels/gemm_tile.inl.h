@@ -37,7 +37,7 @@ struct Epilogue {
   bool last = true;          // depth block: bias, residual and activation
   int64_t residual = 0;      // bytes from an element of c to its residual; 0 where there is none
   T* column_sums = nullptr;  // (n) of the whole product, or null
-  T* partial_sums = nullptr; // those of each panel of rows, (panels, n rounded up to 16)
+  T* partial_sums = nullptr;  // those of each panel of rows, (panels, n rounded up to 16)
 };
 
 // Lanes of the residual that belong to those at c.

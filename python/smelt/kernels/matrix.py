@@ -35,7 +35,7 @@ def gemm(
     out: Any = None,
     impl: str | None = None,
 ) -> Any:
-    """c = activation(alpha a b + bias + residual), to which what `out` held is added within when `accumulate`.
+    """c = activation(alpha a b + bias + residual + c), the last term, what `out` held, only with `accumulate`.
 
     Accumulates in float32 (in float64 for float64).
 
@@ -48,7 +48,7 @@ def gemm(
         activation: ``"relu"``, ``"tanh"``, ``"sigmoid"``, ``"gelu"``, ``"gelu_tanh"``, ``"silu"`` or None.
         residual: as `out`, added before the activation; or None.
         column_sums: (N) float32 (float64 for float64) to write sums of the columns of `out` to, of a single product; or None.
-        accumulate: adds to what `out` holds.
+        accumulate: adds to what `out` holds, before the activation.
         out: (M, N) or (batch, M, N) to write to, or None; of the dtype of `a`, or float32 where that is a half.
         impl: a candidate's name or a prefix that fits one (`impls`).
 

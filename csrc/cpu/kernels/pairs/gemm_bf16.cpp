@@ -145,21 +145,10 @@ Status gemm(const GemmArgs& a, Context& context) noexcept {
   return Status::ok;
 }
 
-bool takes_probe(const ProbeArgs& a) { return a.kind == ProbeKind::fma_bf16 && a.n >= PairTile::kProbe; }
-
-Status probe(const ProbeArgs& a, Context& context) noexcept {
-  double done[256] = {};
-  parallel_chunks(context, context.threads, [&](int64_t i, int) { done[i] = PairTile::probe(a.memory, a.rounds); });
-  *a.done = 0;
-  for (int64_t i = 0; i < context.threads; ++i) *a.done += done[i];
-  return Status::ok;
-}
-
 }  // namespace
 
 namespace cpu::SMELT_ISA {
-void register_kernels(KernelTable& table) {
-  add_kernel<ProbeArgs, probe, takes_probe>(table, SMELT_KERNEL_NAME("probe"));
+void register_gemm(KernelTable& table) {
   add_kernel<GemmArgs, gemm, takes, workspace>(table, SMELT_KERNEL_NAME("gemm"));
 }
 }  // namespace cpu::SMELT_ISA

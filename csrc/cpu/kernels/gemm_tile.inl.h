@@ -40,10 +40,34 @@ struct Epilogue {
   T* partial_sums = nullptr;  // those of each panel of rows, (panels, n rounded up to 16)
 };
 
+// sum + a b; instruction sets with few registers have their own.
+template <class V>
+V add_product(V sum, V a, V b) {
+  return fma(a, b, sum);
+}
+
 // Lanes of the residual that belong to those at c.
 template <class V, class C>
 V load_residual(const C* c, int64_t distance, int lanes) {
   return load<V>(reinterpret_cast<const C*>(reinterpret_cast<const char*>(c) + distance), lanes);
+}
+
+// A tile's sums from memory to where they belong, which may be narrower. Out of line: the sums need all registers.
+template <class V, class C>
+__attribute__((noinline)) void finish_tile(typename V::T* const* sums, C* const* c_rows, int rows, int columns,
+                                           const Epilogue<typename V::T>& e) {
+  const V alpha = V::set(e.alpha);
+  for (int i = 0; i < rows; ++i)
+    each_vector<V>(columns, [&](int64_t j, int lanes) {
+      V v = alpha * load<V>(sums[i] + j, lanes);
+      if (e.add) v = load<V>(c_rows[i] + j, lanes) + v;
+      if (e.last) {
+        if (e.bias) v = v + load<V>(e.bias + j, lanes);
+        if (e.residual) v = v + load_residual<V>(c_rows[i] + j, e.residual, lanes);
+        if (e.activation != Activation::none) v = activate(e.activation, v);
+      }
+      store(c_rows[i] + j, v, lanes);
+    });
 }
 
 // c[i][j] over a tile of `rows` <= R rows and `columns` columns, c_rows[i] being the row's first element of this tile.
@@ -77,25 +101,31 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T
     }
     b += Shape::kNr;
   };
+  // Several steps at once: where another thread shares the core's units, every instruction beside the sums counts.
+  const auto advance_all = [&](int64_t steps, const auto& element) __attribute__((always_inline)) {
+    constexpr int kAtOnce = 4;
+    int64_t p = 0;
+    for (; p + kAtOnce <= steps; p += kAtOnce)
+#pragma GCC unroll 4
+      for (int u = 0; u < kAtOnce; ++u) advance([&](int i) __attribute__((always_inline)) { return element(i, p + u); });
+    for (; p < steps; ++p) advance([&](int i) __attribute__((always_inline)) { return element(i, p); });
+  };
   if constexpr (layout == LayoutA::runs) {
     const auto* runs = reinterpret_cast<const Runs<T>*>(a);
     const T* const* pointers = runs->pointers;
     for (int64_t c = runs->skip; k > 0; c = 0, pointers += Shape::kMr) {
-      const int64_t end = min_of(runs->length, c + k);
-      k -= end - c;
-      for (; c < end; ++c) advance([&](int i) __attribute__((always_inline)) { return pointers[i][c]; });
+      const int64_t steps = min_of(runs->length - c, k);
+      k -= steps;
+      advance_all(steps, [&](int i, int64_t p) __attribute__((always_inline)) { return pointers[i][c + p]; });
     }
   } else if constexpr (layout == LayoutA::columns) {
     const auto* columns_of_a = reinterpret_cast<const Columns<T>*>(a);
-    const T* column = columns_of_a->first;
-    for (int64_t p = 0; p < k; ++p, column += columns_of_a->step)
-      advance([&](int i) __attribute__((always_inline)) { return column[i]; });
+    const T* const first = columns_of_a->first;
+    const int64_t step = columns_of_a->step;
+    advance_all(k, [&](int i, int64_t p) __attribute__((always_inline)) { return first[p * step + i]; });
   } else {
-    constexpr int64_t kRowStep = layout == LayoutA::rows ? Shape::kPitch : 1;
-    for (int64_t p = 0; p < k; ++p) {
-      advance([&](int i) __attribute__((always_inline)) { return a[i * kRowStep]; });
-      a += layout == LayoutA::rows ? 1 : Shape::kMr;
-    }
+    constexpr int64_t kRowStep = layout == LayoutA::rows ? Shape::kPitch : 1, kStep = layout == LayoutA::rows ? 1 : Shape::kMr;
+    advance_all(k, [&](int i, int64_t p) __attribute__((always_inline)) { return a[i * kRowStep + p * kStep]; });
   }
 
   const V alpha = V::set(e.alpha);
@@ -111,41 +141,15 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T
       }
     return;
   }
+  T sums[R * NV * V::W];
+  T* row_sums[R];
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i) {
-    if (i >= rows) break;
+    row_sums[i] = sums + i * NV * V::W;
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) {
-      const int lanes = min_of(columns - j * V::W, V::W);
-      if (lanes <= 0) break;
-      T* c = c_rows[i] + j * V::W;
-      V v = alpha * acc[i][j];
-      if (e.add) v = load<V>(c, lanes) + v;
-      if (e.last) {
-        if (e.bias) v = v + load<V>(e.bias + j * V::W, lanes);
-        if (e.residual) v = v + load_residual<V>(c, e.residual, lanes);
-        if (e.activation != Activation::none) v = activate(e.activation, v);
-      }
-      store(c, v, lanes);
-    }
+    for (int j = 0; j < NV; ++j) acc[i][j].store(row_sums[i] + j * V::W);
   }
-}
-
-// A tile's sums to where they belong: the same work for sums in memory, whose results may be narrower.
-template <class V, class C>
-void finish_tile(typename V::T* const* sums, C* const* c_rows, int rows, int columns, const Epilogue<typename V::T>& e) {
-  const V alpha = V::set(e.alpha);
-  for (int i = 0; i < rows; ++i)
-    each_vector<V>(columns, [&](int64_t j, int lanes) {
-      V v = alpha * load<V>(sums[i] + j, lanes);
-      if (e.add) v = load<V>(c_rows[i] + j, lanes) + v;
-      if (e.last) {
-        if (e.bias) v = v + load<V>(e.bias + j, lanes);
-        if (e.residual) v = v + load_residual<V>(c_rows[i] + j, e.residual, lanes);
-        if (e.activation != Activation::none) v = activate(e.activation, v);
-      }
-      store(c_rows[i] + j, v, lanes);
-    });
+  finish_tile<V>(row_sums, c_rows, rows, columns, e);
 }
 
 // The smallest micro-kernel that covers the tile: rows in steps of 2, one vector or all of them.
@@ -171,7 +175,7 @@ struct Tile {  // float64 has one lane: a small tile for checks
   static constexpr int64_t kPitch = kBlockK + 16;  // of a packed row of A: no power of two
   static constexpr int64_t kPanel = kMr * kPitch;  // elements of a panel of A
   struct Scope {};                                 // what a thread needs while it multiplies
-  static V multiply_add(V a, V b, V c) { return fma(a, b, c); }
+  static V multiply_add(V a, V b, V c) { return add_product(c, a, b); }
   template <LayoutA layout>
   static void run(int64_t k, const typename V::T* a, const typename V::T* b, typename V::T* const* c_rows, int rows, int columns,
                   const Epilogue<typename V::T>& e) {

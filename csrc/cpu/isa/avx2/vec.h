@@ -72,6 +72,11 @@ struct VecF {
 };
 
 inline VecF fma(VecF a, VecF b, VecF c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+// sum + a b in the sum's register: among sixteen, a copy of one sum costs another its place.
+inline VecF add_product(VecF sum, VecF a, VecF b) {
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum.v) : "x"(a.v), "x"(b.v));
+  return sum;
+}
 inline VecF select(VecF::Mask m, VecF a, VecF b) { return {_mm256_blendv_ps(b.v, a.v, m.m)}; }
 inline VecF abs(VecF a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 inline VecF sqrt(VecF a) { return {_mm256_sqrt_ps(a.v)}; }

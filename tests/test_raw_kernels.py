@@ -198,6 +198,38 @@ NUMPY = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("level", isa_levels())
+@pytest.mark.parametrize("skip", [0, 1, 5])
+def test_large_results_are_written_past_the_caches(rng, level, skip):
+    n = (16 << 20) + 77  # elements; from 16 MiB on
+    x = rng.integers(0, 256, n, dtype=np.uint8)
+
+    def room(dtype):
+        return np.full(n + 32, 123, dtype)
+
+    def inside(whole):  # nothing beside it may change
+        assert (whole[:skip] == 123).all() and (whole[n + skip :] == 123).all()
+        return whole[skip : n + skip]
+
+    with kernels.isa(level):
+        wide = room(F32)
+        kernels.cast(x, "float32", out=inside(wide))
+        same(inside(wide), x)
+        copied, bytes_copied = room(F32), room(np.uint8)
+        kernels.copy(inside(wide), out=inside(copied))
+        same(inside(copied), inside(wide))
+        kernels.copy(x, out=inside(bytes_copied))
+        same(inside(bytes_copied), x)
+        halves = room(np.float16)
+        kernels.cast(inside(wide), "float16", out=inside(halves))  # up to 255: exact
+        same(inside(halves).astype(F32), inside(wide))
+        kernels.cast(inside(halves), "float32", out=inside(copied), accumulate=True)
+        same(inside(copied), 2 * inside(wide))
+        kernels.fill(inside(bytes_copied), 7)
+        kernels.fill(inside(copied), 0.5)
+        assert (inside(bytes_copied) == 7).all() and (inside(copied) == 0.5).all()
+
+
 @pytest.mark.parametrize("dtype", ["int32", "int64", "uint8", "bool"])
 @pytest.mark.parametrize("op", sorted(smelt._core.UNARY))
 def test_functions_of_integers_stay_in_them_or_are_refused(op, dtype):

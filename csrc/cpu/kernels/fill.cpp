@@ -7,6 +7,22 @@ namespace {
 
 constexpr int64_t kGrain = 32768;  // elements: about 10 us
 
+// Results of so many bytes leave the caches before anyone reads them: they are written past them.
+constexpr int64_t kPastCaches = int64_t{16} << 20;
+
+// Writes n elements at y: plain(i, count) some, line(i) returns 64 bytes of them.
+template <class T, class Plain, class Line>
+void write_elements(T* y, int64_t n, bool past_caches, const Plain& plain, const Line& line) {
+  if (!past_caches) return plain(0, n);
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t head = min_of(n, static_cast<int64_t>(-reinterpret_cast<uintptr_t>(y) % 64 / sizeof(T)));
+  plain(0, head);
+  int64_t i = head;
+  for (; i + kLine <= n; i += kLine) stream_line(y + i, line(i));
+  plain(i, n - i);
+  end_stream();
+}
+
 // float32 on the way to a half type: rounded to odd, so that the second rounding is the only one that counts.
 inline float to_odd(float x) { return x; }
 template <class T>
@@ -37,7 +53,13 @@ Status fill(const FillArgs& a, Context& context) noexcept {
     T* y = static_cast<T*>(a.y);
     parallel_for(context, a.n, kGrain * 2, [&](int64_t begin, int64_t end) {
       const T value = static_cast<T>(bits);
-      for (int64_t i = begin; i < end; ++i) y[i] = value;
+      T values[64 / sizeof(T)];
+      for (T& v : values) v = value;
+      const auto plain = [&](int64_t first, int64_t count) {
+        for (int64_t i = begin + first; i < begin + first + count; ++i) y[i] = value;
+      };
+      const bool past_caches = a.n * static_cast<int64_t>(sizeof(T)) >= kPastCaches;
+      write_elements(y + begin, end - begin, past_caches, plain, [&](int64_t) { return values; });
     });
   });
   return Status::ok;
@@ -119,11 +141,29 @@ Status cast(const CastArgs& a, Context& context) noexcept {
     with_element(a.to, [&]<class To>(To) {
       const auto* x = static_cast<const From*>(a.x);
       auto* y = static_cast<To*>(a.y);
-      parallel_for(context, a.n, kGrain,
-                   [&](int64_t begin, int64_t end) { cast_range(x + begin, y + begin, end - begin, a.accumulate); });
+      const bool past_caches = !a.accumulate && a.n * static_cast<int64_t>(sizeof(To)) >= kPastCaches;
+      parallel_for(context, a.n, kGrain, [&](int64_t begin, int64_t end) {
+        To values[64 / sizeof(To)];
+        const auto plain = [&](int64_t i, int64_t count) { cast_range(x + begin + i, y + begin + i, count, a.accumulate); };
+        write_elements(y + begin, end - begin, past_caches, plain, [&](int64_t i) {
+          cast_range(x + begin + i, values, 64 / sizeof(To), false);
+          return values;
+        });
+      });
     });
   });
   return Status::ok;
+}
+
+template <class T>
+void copy_flat(const T* x, T* y, int64_t n, Context& context) {
+  const bool past_caches = n * static_cast<int64_t>(sizeof(T)) >= kPastCaches;
+  parallel_for(context, n, kGrain, [&](int64_t begin, int64_t end) {
+    const auto plain = [&](int64_t i, int64_t count) {
+      __builtin_memcpy(y + begin + i, x + begin + i, static_cast<size_t>(count) * sizeof(T));
+    };
+    write_elements(y + begin, end - begin, past_caches, plain, [&](int64_t i) { return x + begin + i; });
+  });
 }
 
 // One row of a strided copy.
@@ -158,10 +198,8 @@ void copy_all(const CopyArgs& a, Context& context) {
   const int rank = a.rank;
   const auto* x = static_cast<const T*>(a.x);
   auto* y = static_cast<T*>(a.y);
-  if (rank == 0) {
-    copy_row(x, 0, y, 0, 1);
-    return;
-  }
+  if (rank == 0) return copy_row(x, 0, y, 0, 1);
+  if (rank == 1 && a.x_stride[0] == 1 && a.y_stride[0] == 1) return copy_flat(x, y, a.shape[0], context);
   // The last two axes are done at once; the ones before are one flat, independent axis.
   const int64_t inner = a.shape[rank - 1], middle = rank > 1 ? a.shape[rank - 2] : 1;
   const int64_t x_in = a.x_stride[rank - 1], y_in = a.y_stride[rank - 1];

@@ -1,5 +1,5 @@
-// Limits of the machine: multiply-adds from registers, reading, writing, copying and updating memory. Here bfloat16 is
-// multiplied in float32.
+// Limits of the machine: multiply-adds from registers; reading, writing, copying and updating memory, written past the
+// caches but where it is updated. Here bfloat16 is multiplied in float32.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
 
@@ -33,14 +33,20 @@ double read(const float* p, int64_t n) {
   return 4.0 * static_cast<double>(n);
 }
 
+constexpr int64_t kLine = 16;  // floats that are written together
+
 double write(float* p, int64_t n) {
-  for (int64_t i = 0; i + VecF::W <= n; i += VecF::W) VecF::set(1).store(p + i);
-  return 4.0 * static_cast<double>(n);
+  float ones[kLine];
+  for (float& x : ones) x = 1;
+  for (int64_t i = 0; i + kLine <= n; i += kLine) stream_line(p + i, ones);
+  end_stream();
+  return 4.0 * static_cast<double>(n / kLine * kLine);
 }
 
 double copy(float* p, int64_t n) {  // the first half to the second
-  const int64_t half = n / 2;
-  for (int64_t i = 0; i + VecF::W <= half; i += VecF::W) VecF::load(p + i).store(p + half + i);
+  const int64_t half = n / 2 / kLine * kLine;
+  for (int64_t i = 0; i < half; i += kLine) stream_line(p + half + i, p + i);
+  end_stream();
   return 8.0 * static_cast<double>(half);
 }
 
@@ -60,10 +66,12 @@ double move(ProbeKind kind, float* p, int64_t n) {
 }
 
 Status probe(const ProbeArgs& a, Context& context) noexcept {
-  const int64_t threads = context.threads, share = a.n / threads;
+  // Every thread has its lines of memory.
+  const int64_t threads = context.threads, skip = static_cast<int64_t>(-reinterpret_cast<uintptr_t>(a.memory) % 64 / 4);
+  const int64_t share = max_of(a.n - skip, int64_t{0}) / threads / kLine * kLine;
   double done[256] = {};
   parallel_chunks(context, threads, [&](int64_t i, int) {
-    float* p = a.memory + i * share;
+    float* p = a.memory + skip + i * share;
     if (a.kind == ProbeKind::fma || a.kind == ProbeKind::fma_bf16) {
       done[i] = multiply_add(a.rounds);
       return;

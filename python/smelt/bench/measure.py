@@ -296,8 +296,8 @@ def limits(megabytes: int = 256) -> dict[str, float]:
 
     Returns:
         ``fma_gflops`` from registers, in float32; ``bf16_gflops`` of random bfloat16, from the first cache where the unit
-        works on tiles of memory; ``read_gbs``, ``write_gbs``, ``copy_gbs`` and ``update_gbs`` (in place) of memory; each the
-        best of 5.
+        works on tiles of memory; ``read_gbs``, ``write_gbs``, ``copy_gbs`` (both with non-temporal stores) and ``update_gbs``
+        (in place) of memory; each the best of 5.
 
     Example:
         >>> smelt.bench.limits(megabytes=1)["fma_gflops"] > 0

@@ -2,6 +2,7 @@
 #pragma once
 #include <immintrin.h>
 
+#include "cpu/isa/x86/stream.inl.h"
 #include "cpu/isa/x86/transpose.inl.h"
 
 namespace smelt {

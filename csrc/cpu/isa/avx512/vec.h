@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #endif
 
+#include "cpu/isa/x86/stream.inl.h"
 #include "cpu/isa/x86/transpose.inl.h"
 
 namespace smelt {

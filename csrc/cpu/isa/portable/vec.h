@@ -2,6 +2,7 @@
 #pragma once
 #include <cmath>
 
+#include "cpu/isa/portable/stream.inl.h"
 #include "cpu/isa/portable/transpose.inl.h"
 
 namespace smelt {

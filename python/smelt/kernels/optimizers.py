@@ -215,8 +215,8 @@ def probe(memory: Any, kind: str, rounds: int = 1, *, impl: str | None = None) -
     Args:
         memory: (n) float32 to work on, overwritten by ``"write"``, ``"copy"`` and ``"update"``.
         kind: ``"fma"`` (from registers), ``"fma_bf16"`` (on `memory` as pairs of bfloat16 where the CPU has a unit for them
-            and there are 8192 elements, else as ``"fma"``), ``"read"``, ``"write"``, ``"copy"`` (both with non-temporal stores)
-            or ``"update"`` (in place).
+            and there are 8192 elements, else as ``"fma"``), ``"read"``, ``"write"``, ``"copy"`` (both with non-temporal
+            stores) or ``"update"`` (in place).
         rounds: how often.
         impl: a candidate.
 

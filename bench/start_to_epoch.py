@@ -3,8 +3,9 @@
     python bench/start_to_epoch.py smelt
     python bench/start_to_epoch.py torch --threads 1
 
-Reads the idx files of MNIST below SMELT_DATA, in the same way for both, trains on their bytes, which each library scales batch
-by batch, and prints the test accuracy as JSON. The time is that of the whole process: `measure` starts one and takes it.
+Reads the idx files of MNIST below SMELT_DATA, in the same way for both, trains on their bytes, which each library scales
+batch by batch, and prints the test accuracy as JSON. The time is that of the whole process: `measure` starts one and takes
+it.
 """
 
 from __future__ import annotations

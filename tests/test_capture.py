@@ -148,7 +148,7 @@ def test_structures_of_arguments_and_results():
 
 def test_a_result_that_is_an_input_or_a_parameter():
     p = nn.Parameter(smelt.ones(2))
-    step = smelt.capture(lambda x: (x, p, x.T, x * p))
+    step = smelt.capture(lambda x: (x, p.detach(), x.T, x * p))
     for i in range(4):
         with smelt.no_grad():
             p.copy_(smelt.full((2,), float(i)))

@@ -418,6 +418,52 @@ def test_sums_of_halves_may_be_float32(rng):
         kernels.gemm(a.float(), b.float(), out=smelt.zeros(5, 6, dtype="bfloat16"))
 
 
+class Exporter:
+    """An array that is known by DLPack alone."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __dlpack__(self, **options):
+        return self.array.__dlpack__()
+
+
+def test_memory_from_dlpack_must_be_aligned():
+    whole = np.zeros(4 * (5 << 20) + 1, np.uint8)
+    crooked = whole[1:].view(F32)
+    with pytest.raises(ValueError, match="fill: y cannot be used where it lies: the memory must be aligned to 4 bytes"):
+        kernels.fill(Exporter(crooked), 1.0)
+    with pytest.raises(BufferError, match="aligned to 4 bytes"):
+        smelt.from_dlpack(Exporter(crooked), copy=False)
+    crooked[7] = 3
+    copied = smelt.from_dlpack(Exporter(crooked))
+    copied += 1
+    assert copied[7].item() == 4 and crooked[7] == 3
+    kernels.fill(Exporter(whole[4:].view(F32)[:100] if whole.ctypes.data % 4 == 0 else np.zeros(100, F32)), 1.0)
+
+
+def test_read_only_arrays_are_inputs():
+    a = A.copy()
+    a.flags.writeable = False
+    same(kernels.gemm(a, B), A @ B)
+
+
+def test_arrays_of_jax_are_not_written():
+    kind = type("Array", (Exporter,), {"__module__": "jaxlib._jax"})
+    same(kernels.gemm(kind(A), kind(B)), A @ B)
+    with pytest.raises(ValueError, match="gemm: c cannot be written: arrays of JAX never change"):
+        kernels.gemm(A, B, out=kind(np.zeros((2, 4), F32)))
+
+
+def test_masked_arrays_and_numbers_are_refused():
+    with pytest.raises(ValueError, match="gemm: a has a mask"):
+        kernels.gemm(np.ma.masked_array(A), B)
+    with pytest.raises(TypeError, match="sort: x must be a NumPy array or have __dlpack__, got float32"):
+        kernels.sort(F32(3))
+    with pytest.raises(TypeError, match="gemm: impl must be a name, got 3"):
+        kernels.gemm(A, B, impl=3)
+
+
 def test_read_only_arrays_are_refused_for_results():
     c = np.zeros((2, 4), F32)
     c.flags.writeable = False

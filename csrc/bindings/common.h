@@ -31,7 +31,8 @@ Tensor to_tensor(py::handle object);
 std::optional<Number> as_number(py::handle object);
 // An op on a tensor and the number that `object` is.
 Tensor binary_number(BinaryOp op, const Tensor& x, py::handle object, const Number& number, bool number_first);
-Tensor from_array(const py::array& array, const char* op, std::optional<bool> copy);
+// With `reading`, memory that nobody writes through the tensor may be read-only.
+Tensor from_array(const py::array& array, const char* op, std::optional<bool> copy, bool reading = false);
 
 Activation parse_activation(const std::optional<std::string>& name);
 Reduction parse_reduction(const std::string& name);

@@ -89,7 +89,7 @@ Tensor binary_number(BinaryOp op, const Tensor& x, py::handle object, const Numb
   return binary(op, x, number, number_first);
 }
 
-Tensor from_array(const py::array& array, const char* op, std::optional<bool> copy) {
+Tensor from_array(const py::array& array, const char* op, std::optional<bool> copy, bool reading) {
   bool widens = false;
   const DType dtype = dtype_of_array(array, op, &widens);
   Shape shape;
@@ -99,10 +99,10 @@ Tensor from_array(const py::array& array, const char* op, std::optional<bool> co
   const bool aligned = flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   const bool writable = flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
   const bool native = array.dtype().attr("isnative").cast<bool>();
-  const bool shareable = row_major && aligned && writable && native && !widens;
+  const bool shareable = row_major && aligned && (writable || reading) && native && !widens;
   if (!shareable && copy == false) {
     const char* const why = widens ? "a supported dtype" : !row_major ? "row-major order" : !native ? "native byte order"
-                            : !writable ? "writable memory" : "aligned memory";
+                            : !aligned ? "aligned memory" : "writable memory";
     fail(ErrorKind::value, op, "sharing memory needs ", why, "; pass copy=True or leave copy out");
   }
   if (shareable && copy != true) {

@@ -161,6 +161,7 @@ void register_kernels(py::module_& m) {
     launch_observer() = nullptr;
     return std::exchange(t_trace.names, {});
   });
+  m.def("launches_observed", [] { return launch_observer() != nullptr; });
   m.def("start_profile", [] {
     observe(&t_profiler);
     t_profiler.events.clear();

@@ -112,7 +112,7 @@ py::object to_dlpack(const Tensor& source, const py::object& stream, const py::o
 }
 
 template <class Managed>
-Tensor adopt(Managed* m, bool read_only, std::optional<bool> copy_wanted) {
+Tensor adopt(Managed* m, bool read_only, std::optional<bool> copy_wanted, bool reading) {
   const DLTensor& d = m->dl_tensor;
   const auto refuse = [&](const std::string& why) { fail(ErrorKind::buffer, "from_dlpack", why); };
   if (d.device.device_type != kDLCPU) refuse(cat("memory must be on the CPU, got device type ", d.device.device_type));
@@ -127,11 +127,15 @@ Tensor adopt(Managed* m, bool read_only, std::optional<bool> copy_wanted) {
     row_major = row_major && (shape[i] <= 1 || d.strides[i] == step);
     step *= shape[i];
   }
-  if ((!row_major || read_only) && copy_wanted == false)
-    refuse(read_only ? "the memory is read-only; pass copy=True or leave copy out"
-                     : "the memory must be row-major; pass copy=True or leave copy out");
   char* data = static_cast<char*>(d.data) + d.byte_offset;
-  if (row_major && !read_only && copy_wanted != true) {
+  const bool aligned = reinterpret_cast<uintptr_t>(data) % static_cast<uintptr_t>(dtype_size(*dtype)) == 0 || !shape.numel();
+  const bool shareable = row_major && aligned && (reading || !read_only);
+  if (!shareable && copy_wanted == false)
+    refuse(cat(!row_major ? "the memory must be row-major"
+               : !aligned ? cat("the memory must be aligned to ", dtype_size(*dtype), " bytes")
+                          : "the memory is read-only",
+               "; pass copy=True or leave copy out"));
+  if (shareable && copy_wanted != true) {
     auto storage = Storage::wrap(data, static_cast<size_t>(shape.numel() * dtype_size(*dtype)), Device{}, [m] {
       if (!m->deleter || !Py_IsInitialized()) return;
       py::gil_scoped_acquire lock;
@@ -155,7 +159,7 @@ Tensor adopt(Managed* m, bool read_only, std::optional<bool> copy_wanted) {
   return t;
 }
 
-Tensor from_dlpack(const py::object& source, std::optional<bool> copy_wanted) {
+Tensor from_dlpack(const py::object& source, std::optional<bool> copy_wanted, bool reading) {
   py::object object = source;
   if (py::hasattr(source, "__dlpack__")) {
     try {
@@ -169,7 +173,7 @@ Tensor from_dlpack(const py::object& source, std::optional<bool> copy_wanted) {
     auto* m = static_cast<Managed*>(PyCapsule_GetPointer(object.ptr(), name));
     bool read_only = false;
     if constexpr (requires { m->flags; }) read_only = m->flags & 1;
-    Tensor t = adopt(m, read_only, copy_wanted);
+    Tensor t = adopt(m, read_only, copy_wanted, reading);
     PyCapsule_SetName(object.ptr(), used);
     return t;
   };
@@ -361,9 +365,10 @@ void register_tensor(py::module_& m) {
   register_indexing(c);
   register_internals(c);
 
-  m.def("from_numpy", [](const py::array& a, std::optional<bool> copy) { return from_array(a, "from_numpy", copy); },
-        py::arg("array"), py::arg("copy") = py::none());
-  m.def("from_dlpack", from_dlpack, py::arg("source"), py::arg("copy") = py::none());
+  m.def("from_numpy",
+        [](const py::array& a, std::optional<bool> copy, bool reading) { return from_array(a, "from_numpy", copy, reading); },
+        py::arg("array"), py::arg("copy") = py::none(), py::arg("reading") = false);
+  m.def("from_dlpack", from_dlpack, py::arg("source"), py::arg("copy") = py::none(), py::arg("reading") = false);
   m.def("to_tensor", to_tensor);
 }
 

@@ -197,7 +197,8 @@ RecordedStep Recorder::finish(const std::vector<Tensor>& outputs) {
   std::unordered_set<const Storage*> given;
   for (const Tensor& y : outputs) {
     given.insert(&y.storage());
-    if (y.impl()->grad_fn && !y.impl()->grad_fn->freed)
+    const auto& maker = y.impl()->grad_fn;
+    if (maker ? !maker->freed : y.requires_grad())
       refuse("it gives back a tensor that is still on the tape: return x.detach(), or run it under no_grad");
     used(y.storage());
     const Place at = place(y.storage().address() + y.impl()->offset);

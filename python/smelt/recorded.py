@@ -146,7 +146,10 @@ class Recorder:
         self._runs += 1
         self._key = None
         _core.advance_generator()  # random calls of a step have the same constants every time
-        if self.off or _module.listener is not None or _core.recording() or _core.dry_run_active():
+        observed = (
+            _module.listener is not None or _core.launches_observed()
+        )  # a profile or a trace is of kernels that run
+        if self.off or observed or _core.recording() or _core.dry_run_active():
             return None
         layout = _core.layout_generation()
         if layout != self._layout:
@@ -224,11 +227,19 @@ class Recorder:
         self._recorder = self._key = None
         _changes.count_recordings(-1)
 
-    def finish(self, outputs: Sequence[Tensor], result: Any = None, why: str = "", held: Sequence[int] = ()) -> None:
+    def finish(
+        self,
+        outputs: Sequence[Tensor],
+        roots: Sequence[Any],
+        result: Any = None,
+        why: str = "",
+        held: Sequence[int] = (),
+    ) -> None:
         """Ends a run.
 
         Args:
             outputs: what the step gives back.
+            roots: where its Python begins.
             result: what a replay gives back besides.
             why: a reason against a replay.
             held: which outputs somebody else holds.
@@ -245,7 +256,10 @@ class Recorder:
         elif not _changes.same_random_state(self._random, _changes.random_state()):
             self._miss(known, "it draws from Python's or NumPy's random numbers")
         else:
-            self._compare(known, step, result)
+            if _changes.reaches_generator(roots):
+                self._end(known, "it has a random generator that is not smelt's")
+            else:
+                self._compare(known, step, result)
 
     def _compare(self, known: _Key, step: _core.RecordedStep, result: Any) -> None:
         for kept in known.plans:
@@ -340,12 +354,43 @@ class _Place:
         return hash(self._kind)
 
 
+class Same:
+    """An object as part of a key: itself, which the key keeps alive, and nothing that is equal to it."""
+
+    def __init__(self, value: object):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic)
+_MOST_ITEMS = 64  # of a list or dict that counts as plain
+
+
 def state_of(value: Any) -> Any:
-    """What an object that is not a module may be seen to depend on: its attributes that are plain values."""
-    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, _module.Module)):
+    """What an object that is not a module may be seen to depend on: its attributes that are plain values, or short lists,
+    tuples and dicts of them."""
+    if isinstance(value, functools.partial):
+        return tuple(map(state_of, (value.func, *value.args, *value.keywords.values())))
+    if isinstance(value, types.MethodType):
+        return state_of(value.__self__)
+    if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, _module.Module, *_PLAIN)):
         return ()
-    fields = getattr(value, "__dict__", {})
-    return tuple((k, repr(v)) for k, v in fields.items() if isinstance(v, (bool, int, float, str, type(None))))
+    fields = dict(getattr(value, "__dict__", {}))
+    for slot in (name for kind in type(value).__mro__ for name in kind.__dict__.get("__slots__", ())):
+        fields.setdefault(slot, getattr(value, slot, None))
+    return tuple((name, repr(v)) for name, v in fields.items() if _is_plain(v))
+
+
+def _is_plain(value: Any) -> bool:
+    if type(value) in (tuple, list, dict):
+        items = [*value, *value.values()] if type(value) is dict else value
+        return len(items) <= 2 * _MOST_ITEMS and all(map(_is_plain, items))
+    return isinstance(value, _PLAIN)
 
 
 def _take_apart(value: Any, tensors: list[Tensor], arrays: bool) -> Any:
@@ -360,8 +405,8 @@ def _take_apart(value: Any, tensors: list[Tensor], arrays: bool) -> Any:
         return (type(value), *(_take_apart(item, tensors, arrays) for item in value))
     if type(value) is dict:
         return (dict, *((key, _take_apart(item, tensors, arrays)) for key, item in value.items()))
-    if type(value) is float:
-        return (None, float, value, value.hex())  # -0.0 is another constant than 0.0
+    if isinstance(value, (float, complex, np.inexact)):
+        return (None, type(value), value, repr(value))  # -0.0 is another constant than 0.0
     return (None, type(value), value, state_of(value))
 
 
@@ -387,24 +432,6 @@ def _foreign(structure: Any) -> str:
         return "" if plain else f"it gives back a {items[0].__name__}, which a replay cannot make"
     parts = [item for _, item in items] if kind is dict else items
     return next((why for part in parts if (why := _foreign(part))), "")
-
-
-def _own_generator(function: Any) -> str:
-    """Why a function that reaches random numbers of its own cannot be recorded."""
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return ""
-    reached = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    reached += [function.__globals__[name] for name in code.co_names if name in function.__globals__]
-    return "it has a random generator that is not smelt's" if any(map(_changes.is_generator, reached)) else ""
-
-
-def _is_filled(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 def _references(items: list[Any], i: int) -> int:
@@ -457,7 +484,7 @@ class Capture:
                 outputs: list[Tensor] = []
                 given = _take_apart(result, outputs, False)
                 held = [i for i in range(len(outputs)) if _references(outputs, i) > _IN_LIST + 1]  # one is the result's
-                self._recorder.finish(outputs, given, _foreign(given) or _own_generator(self.function), held)
+                self._recorder.finish(outputs, (self.function,), given, _foreign(given), held)
             except BaseException:
                 self._recorder.abandon()
                 raise

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .. import _core
 from .._core import Tensor
 
@@ -41,7 +43,7 @@ class Call:
         self, name: str, array: Any, shape: str, dtype: str | Sequence[str] | None = None, written: bool = False
     ) -> None:
         """An array that is read, or also written: of `dtype`, or of one floating dtype that all of a call share."""
-        tensor = self._share(name, array)
+        tensor = self._share(name, array, reading=not written)
         self._check_dtype(name, tensor, dtype)
         self._bind(name, tuple(tensor.shape), shape)
         if self._numpy is None:
@@ -110,6 +112,8 @@ class Call:
     def run(self, **fields: Any) -> Any:
         """Runs the kernel; gives what was written, in the order of the outputs."""
         self._check_overlap()
+        if not isinstance(self.impl, str):
+            raise TypeError(f"{self.slot}: impl must be a name, got {self.impl!r}")
         if self.impl and not any(name.startswith(self.impl) for name in _core.impls(self.slot)):
             raise self.error(f"impl must be one of {', '.join(_core.impls(self.slot))}, got {self.impl!r}")
         _core.call_slot(self.slot, {**self.fields, **fields}, self.impl)
@@ -117,20 +121,25 @@ class Call:
 
     # --------------------------------------------------------------------------------------------------------- checks
 
-    def _share(self, name: str, array: Any) -> Tensor:
-        """A tensor on the memory of an array."""
+    def _share(self, name: str, array: Any, reading: bool = False) -> Tensor:
+        """A tensor on the memory of an array, which may be read-only if it is only read."""
         if isinstance(array, Tensor):
             if array.requires_grad:
                 raise self.error(f"{name} must be off the tape; use x.detach()")
             return array
+        if not reading and type(array).__module__.partition(".")[0] in ("jax", "jaxlib"):
+            raise self.error(f"{name} cannot be written: arrays of JAX never change")
+        if isinstance(array, np.ma.MaskedArray):
+            raise self.error(f"{name} has a mask, which kernels do not know; pass {name}.filled(...)")
         try:
-            if hasattr(array, "__array_interface__"):
-                return _core.from_numpy(array, False)
+            if isinstance(array, np.ndarray):
+                return _core.from_numpy(array, False, reading)
             if hasattr(array, "__dlpack__"):
-                return _core.from_dlpack(array, False)
+                return _core.from_dlpack(array, False, reading)
         except (ValueError, TypeError, BufferError) as error:
             reason = str(error).split(": ", 1)[-1].split(";")[0]
-            hint = "; use np.ascontiguousarray" if "row-major" in reason else ""
+            numpy = "; use np.ascontiguousarray" if isinstance(array, np.ndarray) else "; make it contiguous"
+            hint = numpy if "row-major" in reason else ""
             raise self.error(f"{name} cannot be used where it lies: {reason}{hint}") from None
         raise TypeError(f"{self.slot}: {name} must be a NumPy array or have __dlpack__, got {type(array).__name__}")
 

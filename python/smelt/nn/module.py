@@ -131,7 +131,11 @@ class Module:
 
     def _note_change(self, name: str) -> None:
         if self._birth != changes.recorded:  # else no recorded step can have seen this module
-            _core.note_change(f"the attribute {type(self).__name__}.{name}")
+            kind = type(self).__name__
+            mode = name in ("training", "_thawed", "_frozen")
+            _core.note_change(
+                f"the mode of {kind}, as train() and eval() do" if mode else f"the attribute {kind}.{name}"
+            )
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)

@@ -18,7 +18,7 @@ from ..data import ArrayDataset, Loader
 from ..data.dataset import as_dataset
 from ..nn.module import Module, evaluating
 from ..precision import autocast, working_dtype
-from ..recorded import Plan, Recorder, state_of
+from ..recorded import Plan, Recorder, Same, state_of
 from ..schedule import get as _schedule
 from .callbacks import Callback
 from .history import History
@@ -165,7 +165,8 @@ class Trainer:
             >>> loss.shape
             ()
         """
-        self.model.train()
+        if not self.model.training:  # else what a layer was set to by itself stays
+            self.model.train()
         return self._step(x, y)[0]
 
     def _step(self, x: Any, y: Any, rows: Any = None) -> tuple[Tensor, Tensor, float]:
@@ -176,7 +177,7 @@ class Trainer:
         batch = self._batch(x, y)
         self._rows = tuple((t.shape[1:], t.dtype.name) for t in batch)
         kind = tuple((t.shape, t.dtype.name, t.requires_grad) for t in batch)
-        parts = (id(self.model), id(self.optimizer), id(self.loss), state_of(self.loss))
+        parts = (Same(self.model), Same(self.optimizer), Same(self.loss), state_of(self.loss))
         kept = self._recorder.lookup((kind, self.precision, parts), list(batch))
         if kept is not None and (done := self._replay(kept.plan, list(batch))):
             return done
@@ -194,7 +195,7 @@ class Trainer:
                 raise
             self._recorder.resume()
             self._backward(loss)
-            self._recorder.finish([loss, outputs])
+            self._recorder.finish([loss, outputs], (self.model, self.loss))
         except BaseException:
             self._recorder.abandon()
             raise

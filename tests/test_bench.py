@@ -102,9 +102,9 @@ def row(contender="smelt", median=1.0, spread=0.1, case="gemm"):
     }  # fmt: skip
 
 
-def saved(tmp_path, rows, fma=100.0):
+def saved(tmp_path, rows, fma=100.0, **others):
     path = tmp_path / "old.json"
-    path.write_text(json.dumps({"rows": rows, "limits": {"fma_gflops": fma, "copy_gbs": 10.0}}))
+    path.write_text(json.dumps({"rows": rows, "limits": {"fma_gflops": fma, "copy_gbs": 10.0}, **others}))
     return path
 
 
@@ -121,6 +121,52 @@ def test_regressions_are_beyond_noise_and_relative_to_the_limits(tmp_path):
     old.write_text("[]")
     with pytest.raises(ValueError, match="needs a result of smelt bench --json"):
         report.regressions({"rows": [row()], "limits": limits}, old)
+
+
+def test_what_memory_binds_is_relative_to_its_limit(tmp_path):
+    old = saved(tmp_path, [{**row(), "limited_by": "copy_gbs"}])
+    slow = {**row(median=2.0), "limited_by": "copy_gbs"}
+    for limits, expected in (((100.0, 5.0), 0), ((50.0, 10.0), 1)):
+        now = {"rows": [slow], "limits": dict(zip(("fma_gflops", "copy_gbs"), limits))}
+        assert len(report.regressions(now, old)[1]) == expected
+    rows = bench.run("optim", ["100000"], rounds=5)["rows"]
+    assert rows[0]["limited_by"] == "update_gbs"
+
+
+def test_results_of_another_machine_are_not_compared(tmp_path):
+    old = saved(tmp_path, [row()], machine={"cpu": "x", "isa": "avx2", "threads": 2})
+    new = {"rows": [row()], "limits": {"fma_gflops": 1.0}, "machine": {"cpu": "x", "isa": "avx2", "threads": 1}}
+    with pytest.raises(ValueError, match="must be of this machine and setting, its threads is 2, now 1"):
+        report.regressions(new, old)
+
+
+@pytest.mark.parametrize("damage", ["limits", "median_s", "rows", "text"])
+def test_damaged_results(tmp_path, damage, capsys):
+    old = saved(tmp_path, [row()], fma=0.0 if damage == "limits" else 100.0)
+    if damage == "median_s":
+        old.write_text(old.read_text().replace("median_s", "other"))
+    elif damage in ("rows", "text"):
+        old.write_text('{"rows": [], "limits": {}}' if damage == "rows" else "text")
+    with pytest.raises(ValueError, match="needs a result of smelt bench --json"):
+        report.read(old)
+    assert main(["bench", *QUICK, "--compare", str(old)]) == 2
+    assert "needs a result" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["optim", "--shape", "100", "--against", "numpy"], "--against numpy: adamw 100 in float32 has no counterpart"),
+        (["gemm", "--shape", "8x8x8", "--dtype", "bf16", "--against", "numpy"], "in bfloat16 has no counterpart"),
+        (["norm", "--random", "2"], "--random draws shapes of gemm instead of --shape, got it with norm"),
+        (["gemm", "--random", "2", "--shape", "8x8x8"], "got it with 8x8x8"),
+        (["step", "--roofline", "x.png"], "--roofline is for single kernels"),
+        (["gemm", "--csv", "nowhere/x.csv"], "--csv must name a file in a folder that exists, got nowhere/x.csv"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before(options, text, capsys):
+    assert main(["bench", *options, "--rounds", "5", "--quiet"]) == 2
+    assert text in capsys.readouterr().err
 
 
 def test_roofline_is_a_picture(tmp_path):
@@ -151,7 +197,7 @@ def test_the_command(tmp_path, capsys):
 
     for scale, code in ((1e3, 1), (1e-3, 0)):  # an earlier result that was much faster, or slower
         rows = [{**r, **{k: r[k] / scale for k in ("median_s", "low_s", "high_s")}} for r in result["rows"]]
-        old = saved(tmp_path, rows, result["limits"]["fma_gflops"])
+        old = saved(tmp_path, rows, result["limits"]["fma_gflops"], machine=result["machine"])
         assert main(["bench", *QUICK, "--compare", str(old)]) == code
     assert "0 of 1 slower" in capsys.readouterr().out
 

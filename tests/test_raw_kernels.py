@@ -418,20 +418,12 @@ def test_sums_of_halves_may_be_float32(rng):
         kernels.gemm(a.float(), b.float(), out=smelt.zeros(5, 6, dtype="bfloat16"))
 
 
-class Exporter:
-    """An array that is known by DLPack alone."""
-
-    def __init__(self, array):
-        self.array = array
-
-    def __dlpack__(self, **options):
-        return self.array.__dlpack__()
-
-
 def test_memory_from_dlpack_must_be_aligned():
     whole = np.zeros(4 * (5 << 20) + 1, np.uint8)
     crooked = whole[1:].view(F32)
-    with pytest.raises(ValueError, match="fill: y cannot be used where it lies: the memory must be aligned to 4 bytes"):
+    with pytest.raises(
+        ValueError, match="fill: out cannot be used where it lies: the memory must be aligned to 4 bytes"
+    ):
         kernels.fill(Exporter(crooked), 1.0)
     with pytest.raises(BufferError, match="aligned to 4 bytes"):
         smelt.from_dlpack(Exporter(crooked), copy=False)

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["regressions", "roofline", "table", "write_csv"]
+__all__ = ["read", "regressions", "roofline", "table", "write_csv"]
 
-_COLUMNS = ("case", "dtype", "contender", "median_s", "low_s", "high_s", "gflops", "gbs", "share", "ratio", "verdict")
+_COLUMNS = ("case", "dtype", "contender", "median_s", "low_s", "high_s", "gflops", "gbs", "share", "limited_by", "ratio",
+            "ratio_low", "ratio_high", "verdict")  # fmt: skip
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -31,11 +32,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     """
     width = max((len(str(r["contender"])) for r in rows), default=0) + 2
     lines, last = [], None
-    header = f"{'':{width}}{'ms':>10}{'spread':>19}{'GFLOP/s':>9}{'GB/s':>8}{'limit':>7}   smelt against it"
+    header = f"{'':{width}}{'ms':>10}{'95 % interval':>19}{'GFLOP/s':>9}{'GB/s':>8}{'limit':>7}"
     for r in rows:
         case = f"{r['case']} {r['dtype']}"
         if case != last:
-            lines += ["", case, header]
+            lines += ["", case, f"{header}   {r['contender']} against it"]
             last = case
         spread = f"{1e3 * r['low_s']:.3f} to {1e3 * r['high_s']:.3f}"
         rate = f"{r['gflops']:.1f}" if r["gflops"] else ""
@@ -68,10 +69,45 @@ def write_csv(path: str | os.PathLike[str], rows: Sequence[dict[str, Any]]) -> N
         writer.writerows(rows)
 
 
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """An earlier result.
+
+    Args:
+        path: of a file that ``smelt bench --json`` has written.
+
+    Returns:
+        The result.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no such result.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "old.json")
+        ...     _ = path.write_text("{}")
+        ...     smelt.bench.report.read(path)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: --compare needs a result of smelt bench --json, got ...old.json
+    """
+    text = Path(path).read_text()
+    try:
+        old: dict[str, Any] = json.loads(text)
+        limits = {name: float(value) for name, value in old["limits"].items()}
+        times = [float(r[name]) for r in old["rows"] for name in ("median_s", "low_s", "high_s")]
+        keys = [_key(r) for r in old["rows"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        keys, limits, times = [], {}, []
+    if not keys or not all(value > 0 for value in (*limits.values(), *times)):
+        raise ValueError(f"--compare needs a result of smelt bench --json, got {os.fspath(path)}")
+    return old
+
+
 def regressions(new: dict[str, Any], old_path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
     """What became slower since an earlier result, beyond the spread of both.
 
-    Times are taken relative to the limit of their own run, so that a slower minute is no regression.
+    Times are taken relative to the limit that binds them, of their own run, so that a slower minute is no regression.
 
     Args:
         new: a result of ``smelt bench --json``.
@@ -82,7 +118,7 @@ def regressions(new: dict[str, Any], old_path: str | os.PathLike[str]) -> tuple[
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no such result, or no row is in both.
+        ValueError: it is no such result, of another machine or other threads, or no row is in both.
 
     Example:
         >>> import json, pathlib, tempfile
@@ -95,21 +131,24 @@ def regressions(new: dict[str, Any], old_path: str | os.PathLike[str]) -> tuple[
         >>> len(slower)
         1
     """
-    text = Path(old_path).read_text()
-    try:
-        old = json.loads(text)
-        before = {_key(r): r for r in old["rows"]}
-        limit_before, limit_now = float(old["limits"]["fma_gflops"]), float(new["limits"]["fma_gflops"])
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"--compare needs a result of smelt bench --json, got {os.fspath(old_path)}") from None
+    old = read(old_path)
+    before = {_key(r): r for r in old["rows"]}
+    for what in ("cpu", "isa", "threads"):
+        was, now = (result.get("machine", {}).get(what) for result in (old, new))
+        if was != now:
+            raise ValueError(
+                f"--compare: {os.fspath(old_path)} must be of this machine and setting, its {what} is {was}, now {now}"
+            )
     lines, slower = [], []
     for row in new["rows"]:
         was = before.get(_key(row))
         if was is None or not row["contender"].startswith("smelt"):
             continue
-        scale = limit_now / limit_before
+        limit = row.get("limited_by", "fma_gflops")
+        scale = new["limits"][limit] / old["limits"].get(limit, new["limits"][limit])
         ratio = was["median_s"] / (row["median_s"] * scale)
-        line = f"{ratio:6.2f}x  {row['case']} {row['dtype']} {row['contender']}"
+        times = f"{1e3 * was['median_s']:.3f} to {1e3 * row['median_s']:.3f} ms"
+        line = f"{ratio:6.2f}x  {row['case']} {row['dtype']} {row['contender']}, {times}, limit {scale:.2f}x"
         if row["low_s"] * scale > was["high_s"]:
             line += "  slower"
             slower.append(line)
@@ -148,17 +187,29 @@ def roofline(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError('--roofline: needs Matplotlib: pip install "smelt[plot]"') from None
-    halves = all(row["dtype"] == "bfloat16" for row in points)
+    dtypes = ", ".join(dict.fromkeys(r["dtype"] for r in points))
+    halves = dtypes == "bfloat16"
     peak, stream = result["limits"]["bf16_gflops" if halves else "fma_gflops"], result["limits"]["copy_gbs"]
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.add_subplot()
     xs = [r["gflops"] / r["gbs"] for r in points]
     left, right = min([*xs, peak / stream]) / 2, max([*xs, peak / stream]) * 2
     axes.plot([left, peak / stream, right], [left * stream, peak, peak], color="black", label="limits of this minute")
+    axes.annotate(f"{peak:.0f} GFLOP/s", (right, peak), ha="right", va="bottom")
+    axes.annotate(f"{stream:.0f} GB/s", (left, left * stream), ha="left", va="top")
+    numbers = {case: i for i, case in enumerate(dict.fromkeys(r["case"] for r in points), 1)}
+    for r in points:
+        place = (r["gflops"] / r["gbs"], r["gflops"])
+        axes.annotate(str(numbers[r["case"]]), place, xytext=(4, 4), textcoords="offset points", fontsize=8)
     for name in dict.fromkeys(r["contender"] for r in points):
         own = [r for r in points if r["contender"] == name]
         axes.plot([r["gflops"] / r["gbs"] for r in own], [r["gflops"] for r in own], "o", label=name, alpha=0.7)
-    axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", title=result["machine"]["cpu"])
+    machine = result["machine"]
+    title = f"{machine['cpu']}, threads: {machine.get('threads', '')}, {dtypes}"
+    axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", title=title)
+    axes.xaxis.set_minor_formatter("")
     axes.grid(True, which="both", alpha=0.2)
-    axes.legend()
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    cases = "\n".join(f"{i}  {case}" for case, i in numbers.items())
+    figure.legend([], [], title=cases, loc="outside right lower", title_fontsize=7, alignment="left")
     figure.savefig(path, dpi=120)

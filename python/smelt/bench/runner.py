@@ -15,12 +15,16 @@ __all__ = ["run"]
 def _row(case: Case, name: str, times: Any, ours: str, ceiling: dict[str, float]) -> dict[str, Any]:
     median = times.median(name)
     low, high = times.interval(name)
-    # The least time by the limits, for what is bound by arithmetic and for what is bound by memory.
-    peak = ceiling["bf16_gflops" if case.dtype == "bfloat16" else "fma_gflops"]
-    least = max(case.flops / (1e9 * peak), case.nbytes / (1e9 * ceiling["copy_gbs"]))
+    # The least time by the limits, for what is bound by arithmetic and for what is bound by memory. A vector holds half as
+    # many numbers of float64.
+    unit = "bf16_gflops" if case.dtype == "bfloat16" else "fma_gflops"
+    peak = ceiling[unit] / (2 if case.dtype == "float64" else 1)
+    computing, moving = case.flops / (1e9 * peak), case.nbytes / (1e9 * ceiling[case.stream])
+    least = max(computing, moving)
     row = {
         "case": case.name, "dtype": case.dtype, "contender": name, "median_s": median, "low_s": low, "high_s": high,
         "gflops": 1e-9 * case.flops / median, "gbs": 1e-9 * case.nbytes / median, "share": least / median,
+        "limited_by": case.stream if moving > computing else unit,
         "ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0, "verdict": "",
     }  # fmt: skip
     if name != ours:
@@ -81,16 +85,24 @@ def run(
             if sum(name.startswith(impl) for name in _core.impls(slot)) != 1:
                 names = ", ".join(_core.impls(slot))
                 raise ValueError(f"--impl must begin the name of one kernel of slot {slot} ({names}), got {impl!r}")
+    if random and (suite != "gemm" or shapes):
+        raise ValueError(f"--random draws shapes of gemm instead of --shape, got it with {', '.join(shapes) or suite}")
     modules = peers(against)
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     load = 0.0
+    planned = chosen.shapes(shapes, random, seed)
+    if progress:
+        progress("waiting until the machine is quiet, 10 s at most")
     wait_until_quiet(timeout=10)
     ceiling = limits()
-    for shape in chosen.shapes(shapes, random, seed):
+    for shape in planned:
         case = chosen.build(shape, dtype, impls, modules, rng)
         if progress:
             progress(case.name)
+        for peer in modules:
+            if not any(name.split()[0] == peer for name in case.contenders):
+                raise ValueError(f"--against {peer}: {case.name} in {dtype} has no counterpart there")
         case.check()
         times = race({name: c.run for name, c in case.contenders.items()}, rounds)
         load = max(load, times.load)

@@ -45,6 +45,7 @@ class Case:
         dtype: of the data.
         flops: floating-point operations.
         nbytes: least bytes that are moved.
+        stream: the limit of `smelt.bench.limits` for moving them.
         contenders: by name; smelt's come first.
         expected: what each must compute, float64, and the error that is allowed; empty: what the first computes.
 
@@ -58,6 +59,7 @@ class Case:
     dtype: str
     flops: float
     nbytes: float
+    stream: str = "copy_gbs"
     contenders: dict[str, Contender] = field(default_factory=dict)
     expected: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -240,7 +242,7 @@ def _optim(n: int, dtype: str, impls: Sequence[str], modules: dict[str, Any], rn
     from .. import nn, optim
 
     p0, g0 = rng.normal(size=n).astype(dtype), rng.normal(size=n).astype(dtype)
-    case = Case(f"adamw {n}", dtype, 12.0 * n, 7.0 * n * _core.dtypes[dtype].itemsize)
+    case = Case(f"adamw {n}", dtype, 12.0 * n, 7.0 * n * _core.dtypes[dtype].itemsize, "update_gbs")
     lr, decay = 1e-3, 1e-2
     wide_p, wide_g = p0.astype(np.float64), g0.astype(np.float64)
     wanted = wide_p * (1 - lr * decay) - lr * wide_g / (np.abs(wide_g) + 1e-8)
@@ -285,17 +287,27 @@ def _first_step(step: Callable[[], Any], parameter: Any) -> Contender:
 # ------------------------------------------------------------------------------------------------------------- norm
 
 
-def _norm_shapes(shapes: Sequence[str], random: int, seed: int) -> list[tuple[str, int, int]]:
+@dataclass(frozen=True)
+class _Norm:
+    op: str
+    rows: int
+    d: int
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.rows}x{self.d}"
+
+
+def _norm_shapes(shapes: Sequence[str], random: int, seed: int) -> list[_Norm]:
     sizes = [tuple(_numbers(text, 2, "ROWSxD")) for text in shapes] or NORM
-    return [(op, rows, d) for op in ("layer_norm", "softmax") for rows, d in sizes]
+    return [_Norm(op, rows, d) for op in ("layer_norm", "softmax") for rows, d in sizes]
 
 
-def _norm(shape: Any, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any) -> Case:
+def _norm(shape: _Norm, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any) -> Case:
     import numpy as np
 
-    op, rows, d = shape
+    op, rows, d = shape.op, shape.rows, shape.d
     x, exact = _rounded(rng.normal(size=(rows, d)), dtype)
-    case = Case(f"{op} {rows}x{d}", dtype, 8.0 * rows * d, 2.0 * rows * d * _core.dtypes[dtype].itemsize)
+    case = Case(str(shape), dtype, 8.0 * rows * d, 2.0 * rows * d * _core.dtypes[dtype].itemsize)
     one, zero = functions.ones(d).astype(dtype), functions.zeros(d).astype(dtype)
     if op == "layer_norm":
         centred = exact - exact.mean(1, keepdims=True)
@@ -421,5 +433,12 @@ SUITES = {
     "norm": Suite(
         "layer norm and softmax", "ROWSxD", ("layer_norm", "softmax"), ("float32", "float64"), _norm_shapes, _norm
     ),
-    "step": Suite("training steps of whole networks", "MODEL", (), ("float32", "bfloat16"), _step_shapes, _step),
+    "step": Suite(
+        "training steps of whole networks",
+        "mlp, cnn, block, resnet18, resnet50, gpt or gpt2",
+        (),
+        ("float32", "bfloat16"),
+        _step_shapes,
+        _step,
+    ),
 }

@@ -145,10 +145,19 @@ def _bench_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("--random", type=_positive, default=0, metavar="COUNT", help="gemm: draw shapes from --seed instead")
     p.add_argument("--seed", type=_seed, default=0, help="of shapes and data (default: 0)")
     p.add_argument("--dtype", type=_dtype, default="float32", help="number format (default: float32)")
-    p.add_argument("--impl", type=_names, default=[], metavar="A,B", help="candidates to race (default: the preferred)")
+    p.add_argument(
+        "--impl",
+        type=_names,
+        default=[],
+        metavar="A,B",
+        help="candidates to race; the first is compared with the others",
+    )
     p.add_argument("--against", type=_names, default=[], metavar="A,B", help="peers: numpy, torch, jax")
     p.add_argument(
-        "--rounds", type=_whole(5, 10**6, "of at least 5"), default=31, help="measurements of each (default: 31)"
+        "--rounds",
+        type=_whole(5, 10**6, "of at least 5"),
+        default=31,
+        help="measurements of each, at least 5 (default: 31)",
     )
     p.add_argument("--threads", type=_threads, help="threads of the kernels (default: all cores that may be used)")
     p.add_argument("--csv", metavar="FILE", help="also write the rows as CSV")

@@ -167,9 +167,9 @@ def gemm_named_avx2() -> Row:
     call = "import json; from bench import claims; print(json.dumps(claims.gemm_set(0, 'float32', 0.95, 0.0)))"
     level = {"SMELT_MAX_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     environment = {**os.environ, **level, "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
-    done = subprocess.run(
-        [sys.executable, "-c", call], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise NotRunError(done.stderr.strip().splitlines()[-1])
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
@@ -521,6 +521,8 @@ def main() -> int:
         for name, target, _ in CLAIMS:
             print(f"{name}: {target}")
         return 0
+    if args.only and not any(word in name for name, _, _ in CLAIMS for word in args.only):
+        parser.error(f"--only must be words of a row's name, see --list; got {' '.join(args.only)}")
     path = results_path()
     saved = json.loads(path.read_text()) if path.exists() else {"claims": {}}
     missed = 0
@@ -534,7 +536,7 @@ def main() -> int:
         row = {"target": target, **row, "commit": commit(), "command": "python " + " ".join(sys.argv)}
         saved["claims"][name] = row
         missed += row["status"] == "MISS"
-        print(f"{row['status']:8}{name:58}{target:48}{row['measured']}  {row.get('peer', '')}", flush=True)
+        print(f"{row['status']:8}{name:66}{target:66}{row['measured']}  {row.get('peer', '')}", flush=True)
         save(path, saved)  # a run that is broken off leaves what it has
     saved["limits"] = bench.limits()
     save(path, saved)

@@ -1,7 +1,7 @@
 """For kernel engineers: which kernels there are, which one runs, calls of one kernel on arrays, kernels of one's own.
 
 A function for each slot takes NumPy arrays and all that has ``__dlpack__``, on the CPU, row-major; it copies nothing. Results
-are written to ``out``, or to new arrays of the kind of the first argument.
+are written to ``out``, or to new arrays: smelt's where the first argument is one or NumPy lacks the dtype, else NumPy's.
 """
 
 from .elementwise import arange, binary, cast, copy, dropout, fill, random, unary, unary_backward, where

@@ -167,7 +167,7 @@ def register(
         supports: name of the function that says which arguments it takes, or None for all.
 
     Raises:
-        ValueError: no such slot, or the slot has a candidate of that name.
+        ValueError: no such slot, an empty name, or the slot has a candidate of that name.
         OSError: the library cannot be loaded.
         AttributeError: it has no such function.
 
@@ -179,7 +179,11 @@ def register(
     import ctypes
 
     _core.impls(slot)  # ValueError when there is none
+    if not name:
+        raise ValueError("register: name must not be empty")
     path = os.fspath(library)
+    if os.path.exists(path):  # else the loader looks for it
+        path = os.path.abspath(path)
     try:
         loaded = ctypes.CDLL(path)
     except OSError as error:

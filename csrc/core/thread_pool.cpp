@@ -23,7 +23,9 @@ namespace smelt {
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr auto kSpin = std::chrono::microseconds(4);
+// How long a helper stays awake for the next region: waking one takes up to 100 us on a virtual machine. It offers its core to
+// others meanwhile.
+constexpr auto kSpin = std::chrono::microseconds(200);
 // A caller that waits for a helper's last chunk this much longer than a few chunks take shares its cores with other work:
 // for kBackoff it runs alone, which gives the same bits.
 constexpr auto kStalled = std::chrono::microseconds(400);
@@ -146,8 +148,11 @@ class Pool {
     const Clock::time_point until = Clock::now() + kSpin;
     uint32_t current = generation_.load(std::memory_order_acquire);
     while (current == seen && Clock::now() < until) {
-      for (int i = 0; i < 16; ++i) pause();
-      current = generation_.load(std::memory_order_acquire);
+      for (int i = 0; i < 64 && current == seen; ++i) {
+        pause();
+        current = generation_.load(std::memory_order_acquire);
+      }
+      if (current == seen) sched_yield();
     }
     if (current == seen) {
       sleeping_.fetch_add(1, std::memory_order_seq_cst);

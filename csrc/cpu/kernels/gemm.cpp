@@ -37,6 +37,8 @@ void product(const GemmArgs& a, Context& context, int64_t index, void* workspace
     };
     return row_product<V>(context, {a.m, a.n, a.k}, element, pb, a.ldb, pc, a.ldc, epilogue, alone);
   }
+  if (by_direct_tiles(a))
+    return direct_product<V>({a.m, a.n, a.k}, a.transpose_a, pa, a.lda, pb, a.ldb, pc, a.ldc, epilogue);
   if (by_dots(a)) {
     return dot_product<V>(context, {a.m, a.n, a.k}, pa, a.lda, pb, a.ldb, pc, a.ldc, epilogue, alone);
   }

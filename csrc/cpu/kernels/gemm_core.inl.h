@@ -294,10 +294,15 @@ inline bool by_batch(const GemmArgs& a) { return a.batch > 1 && 2.0 * a.m * a.n 
 // Calls one(context, index, workspace, alone) for each product of a batch; `each` is a small one's workspace.
 template <class F>
 void each_product(const GemmArgs& a, Context& context, size_t each, const F& one) {
-  if (by_batch(a))
-    return parallel_chunks(context, a.batch, [&](int64_t i, int thread) {
-      one(context, i, static_cast<char*>(context.workspace) + thread * each, true);
+  if (by_batch(a)) {
+    // Some 10 us of work at once, for which threads do not get in each other's way.
+    const int64_t most = max_of(int64_t{1}, a.batch / (8 * context.threads));
+    const int64_t group = min_of(most, static_cast<int64_t>(1 + 1e6 / max_of(2.0 * a.m * a.n * a.k, 1.0)));
+    return parallel_chunks(context, ceil_div(a.batch, group), [&](int64_t chunk, int thread) {
+      for (int64_t i = chunk * group; i < min_of(a.batch, (chunk + 1) * group); ++i)
+        one(context, i, static_cast<char*>(context.workspace) + thread * each, true);
     });
+  }
   for (int64_t i = 0; i < a.batch; ++i) one(context, i, context.workspace, false);
 }
 

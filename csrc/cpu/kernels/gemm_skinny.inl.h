@@ -1,5 +1,7 @@
-// Products of very few rows or columns, straight from the source: packing would cost more than the product.
+// Products of very few rows or columns, or small altogether, straight from the source: packing would cost more than the
+// product.
 //
+//   direct_product  small, b as it is stored: a tile in registers, as in gemm_tile.inl.h
 //   dot_product  c = a b^T, both with the depth along a row: dot products of rows
 //   row_product  few rows times b as it is stored: multiples of whole rows of b are added up
 #pragma once
@@ -14,6 +16,76 @@ inline bool by_dots(const GemmArgs& a) {
   return !a.column_sums && !a.transpose_a && a.transpose_b && few <= 24 && a.k >= 64 * min_of(few, int64_t{4});
 }
 inline bool by_rows(const GemmArgs& a) { return !a.column_sums && !a.transpose_b && a.m <= 6; }
+
+inline bool by_direct_tiles(const GemmArgs& a) {
+  return !a.column_sums && !a.transpose_b && a.m * a.n <= 4096 && a.k <= 64;
+}
+
+// R rows and two vectors of columns, `whole` or up to that; element(i, p) is one of a.
+template <class V, int R, bool whole, class S, class A, class C>
+__attribute__((noinline)) void direct_tile(int64_t k, const A& element, const S* b, int64_t ldb, C* const* c_rows, int columns,
+                                           const Epilogue<typename V::T>& e) {
+  V acc[R][2];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) acc[i][0] = acc[i][1] = V::zero();
+  const int first = whole ? V::W : min_of(columns, V::W), second = whole ? V::W : columns - first;
+  for (int64_t p = 0; p < k; ++p, b += ldb) {
+    const V b0 = load<V>(b, first), b1 = second == 0 ? V::zero() : load<V>(b + V::W, second);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+      const V a = V::set(element(i, p));
+      acc[i][0] = add_product(acc[i][0], a, b0);
+      acc[i][1] = add_product(acc[i][1], a, b1);
+    }
+  }
+  if (whole && !e.add && !e.bias && !e.residual && e.activation == Activation::none) {
+    const V alpha = V::set(e.alpha);
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+      (alpha * acc[i][0]).store(c_rows[i]);
+      (alpha * acc[i][1]).store(c_rows[i] + V::W);
+    }
+    return;
+  }
+  typename V::T sums[R * 2 * V::W];
+  typename V::T* row_sums[R];
+#pragma GCC unroll 8
+  for (int i = 0; i < R; ++i) {
+    row_sums[i] = sums + i * 2 * V::W;
+    acc[i][0].store(row_sums[i]);
+    acc[i][1].store(row_sums[i] + V::W);
+  }
+  finish_tile<V>(row_sums, c_rows, R, columns, e);
+}
+
+// Rows from i on in steps of R, the rest in smaller ones.
+template <class V, int R, class S, class C>
+void direct_rows(const Extent& x, int64_t i, const S* a, int64_t row_step, int64_t depth_step, const S* b, int64_t ldb, C* c,
+                 int64_t ldc, const Epilogue<typename V::T>& whole) {
+  for (; i + R <= x.m; i += R) {
+    const S* rows = a + i * row_step;
+    const auto element = [=](int r, int64_t p) -> typename V::T { return from_storage(rows[r * row_step + p * depth_step]); };
+    for (int64_t j = 0; j < x.n; j += 2 * V::W) {
+      C* c_rows[R];
+      for (int r = 0; r < R; ++r) c_rows[r] = c + (i + r) * ldc + j;
+      Epilogue<typename V::T> e = whole;
+      if (e.bias) e.bias += j;
+      const int columns = static_cast<int>(min_of(x.n - j, int64_t{2 * V::W}));
+      if (columns == 2 * V::W)
+        direct_tile<V, R, true>(x.k, element, b + j, ldb, c_rows, columns, e);
+      else
+        direct_tile<V, R, false>(x.k, element, b + j, ldb, c_rows, columns, e);
+    }
+  }
+  if constexpr (R > 1)
+    if (i < x.m) direct_rows<V, (R > 4 ? 4 : R / 2)>(x, i, a, row_step, depth_step, b, ldb, c, ldc, whole);
+}
+
+template <class V, class S, class C>
+void direct_product(const Extent& x, bool transpose_a, const S* a, int64_t lda, const S* b, int64_t ldb, C* c, int64_t ldc,
+                    const Epilogue<typename V::T>& e) {
+  direct_rows<V, 6>(x, 0, a, transpose_a ? 1 : lda, transpose_a ? lda : 1, b, ldb, c, ldc, e);
+}
 
 // Sums of R rows of a times Q rows of b, to out[i * Q + j].
 template <class V, int R, int Q, class S>

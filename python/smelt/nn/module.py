@@ -134,7 +134,7 @@ class Module:
             kind = type(self).__name__
             mode = name in ("training", "_thawed", "_frozen")
             _core.note_change(
-                f"the mode of {kind}, as train() and eval() do" if mode else f"the attribute {kind}.{name}"
+                f"the mode of {kind}, as model.train() and model.eval() do" if mode else f"the attribute {kind}.{name}"
             )
 
     def __delattr__(self, name: str) -> None:

@@ -169,7 +169,8 @@ def gemm_named_avx2() -> Row:
     environment = {**os.environ, **level, "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
     done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise NotRunError(done.stderr.strip().splitlines()[-1])
+        why = done.stderr.strip().splitlines()[-1]
+        raise NotRunError(why) if "NotRunError" in why else RuntimeError(done.stderr)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -112,15 +112,17 @@ def test_regressions_are_beyond_noise_and_relative_to_the_limits(tmp_path):
     old = saved(tmp_path, [row(), row("torch")])
     limits = {"fma_gflops": 100.0}
     for median, expected in ((1.1, 0), (1.15, 0), (1.5, 1), (0.5, 0)):
-        lines, slower = report.regressions({"rows": [row(median=median), row("torch", 9.0)], "limits": limits}, old)
+        lines, slower = report.regressions(
+            {"rows": [row(median=median), row("torch", 9.0)], "limits": limits}, report.read(old)
+        )
         assert len(lines) == 1 and len(slower) == expected, median
     # Half the limit: twice the time is no regression.
-    assert not report.regressions({"rows": [row(median=2.0)], "limits": {"fma_gflops": 50.0}}, old)[1]
+    assert not report.regressions({"rows": [row(median=2.0)], "limits": {"fma_gflops": 50.0}}, report.read(old))[1]
     with pytest.raises(ValueError, match="must have rows of this measurement"):
-        report.regressions({"rows": [row(case="other")], "limits": limits}, old)
+        report.regressions({"rows": [row(case="other")], "limits": limits}, report.read(old))
     old.write_text("[]")
     with pytest.raises(ValueError, match="needs a result of smelt bench --json"):
-        report.regressions({"rows": [row()], "limits": limits}, old)
+        report.read(old)
 
 
 def test_what_memory_binds_is_relative_to_its_limit(tmp_path):
@@ -128,7 +130,7 @@ def test_what_memory_binds_is_relative_to_its_limit(tmp_path):
     slow = {**row(median=2.0), "limited_by": "copy_gbs"}
     for limits, expected in (((100.0, 5.0), 0), ((50.0, 10.0), 1)):
         now = {"rows": [slow], "limits": dict(zip(("fma_gflops", "copy_gbs"), limits))}
-        assert len(report.regressions(now, old)[1]) == expected
+        assert len(report.regressions(now, report.read(old))[1]) == expected
     rows = bench.run("optim", ["100000"], rounds=5)["rows"]
     assert rows[0]["limited_by"] == "update_gbs"
 
@@ -137,7 +139,7 @@ def test_results_of_another_machine_are_not_compared(tmp_path):
     old = saved(tmp_path, [row()], machine={"cpu": "x", "isa": "avx2", "threads": 2})
     new = {"rows": [row()], "limits": {"fma_gflops": 1.0}, "machine": {"cpu": "x", "isa": "avx2", "threads": 1}}
     with pytest.raises(ValueError, match="must be of this machine and setting, its threads is 2, now 1"):
-        report.regressions(new, old)
+        report.regressions(new, report.read(old))
 
 
 @pytest.mark.parametrize("damage", ["limits", "median_s", "rows", "text"])

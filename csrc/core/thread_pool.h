@@ -1,6 +1,6 @@
 // The CPU's threads. One pool a process; a parallel region is cut into chunks that are claimed from an atomic counter.
-// The caller works too and never waits for a helper that has not begun, so a busy machine costs little; helpers spin
-// for microseconds and then sleep. A region inside a region, or beside another thread's region, runs on its caller alone.
+// The caller works too and never waits for a helper that has not begun, so a busy machine costs little; helpers stay
+// awake for some 200 us and then sleep. A region inside a region, or beside another thread's region, runs on its caller alone.
 #pragma once
 #include <cstdint>
 

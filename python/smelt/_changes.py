@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import sys
 import threading
 import types
@@ -48,8 +49,18 @@ def reaches_generator(roots: Iterable[Any]) -> bool:
         seen.add(id(value))
         if is_generator(value):
             return True
-        waiting.extend(_parts(value))
+        waiting.extend(itertools.islice(_parts(value), _MOST_REACHED))
     return False
+
+
+def attributes_of(value: object) -> dict[str, Any]:
+    """What an object holds, in its dict and in slots."""
+    found = dict(getattr(value, "__dict__", {}))
+    for kind in type(value).__mro__:
+        slots = kind.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            found.setdefault(name, getattr(value, name, None))
+    return found
 
 
 def _parts(value: Any) -> Iterable[Any]:
@@ -71,9 +82,7 @@ def _parts(value: Any) -> Iterable[Any]:
         return ()
     if isinstance(value, type):
         return () if _is_foreign(value.__module__) else [*vars(value).values(), *value.__bases__]
-    fields = list(getattr(value, "__dict__", {}).values())
-    slots = [name for kind in type(value).__mro__ for name in kind.__dict__.get("__slots__", ())]
-    return [*fields, *(getattr(value, name, None) for name in slots), type(value)]
+    return [*attributes_of(value).values(), type(value)]
 
 
 def _is_foreign(module: str | None) -> bool:

@@ -380,10 +380,7 @@ def state_of(value: Any) -> Any:
         return state_of(value.__self__)
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, _module.Module, *_PLAIN)):
         return ()
-    fields = dict(getattr(value, "__dict__", {}))
-    for slot in (name for kind in type(value).__mro__ for name in kind.__dict__.get("__slots__", ())):
-        fields.setdefault(slot, getattr(value, slot, None))
-    return tuple((name, repr(v)) for name, v in fields.items() if _is_plain(v))
+    return tuple((name, repr(v)) for name, v in _changes.attributes_of(value).items() if _is_plain(v))
 
 
 def _is_plain(value: Any) -> bool:

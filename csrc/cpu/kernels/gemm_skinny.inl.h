@@ -2,8 +2,8 @@
 // product.
 //
 //   direct_product  small, b as it is stored: a tile in registers, as in gemm_tile.inl.h
-//   dot_product  c = a b^T, both with the depth along a row: dot products of rows
-//   row_product  few rows times b as it is stored: multiples of whole rows of b are added up
+//   dot_product     c = a b^T, both with the depth along a row: dot products of rows
+//   row_product     few rows times b as it is stored: multiples of whole rows of b are added up
 #pragma once
 #include "cpu/kernels/gemm_core.inl.h"
 
@@ -17,6 +17,7 @@ inline bool by_dots(const GemmArgs& a) {
 }
 inline bool by_rows(const GemmArgs& a) { return !a.column_sums && !a.transpose_b && a.m <= 6; }
 
+// So small that both operands stay in the first cache.
 inline bool by_direct_tiles(const GemmArgs& a) {
   return !a.column_sums && !a.transpose_b && a.m * a.n <= 4096 && a.k <= 64;
 }
@@ -38,24 +39,7 @@ __attribute__((noinline)) void direct_tile(int64_t k, const A& element, const S*
       acc[i][1] = add_product(acc[i][1], a, b1);
     }
   }
-  if (whole && !e.add && !e.bias && !e.residual && e.activation == Activation::none) {
-    const V alpha = V::set(e.alpha);
-#pragma GCC unroll 8
-    for (int i = 0; i < R; ++i) {
-      (alpha * acc[i][0]).store(c_rows[i]);
-      (alpha * acc[i][1]).store(c_rows[i] + V::W);
-    }
-    return;
-  }
-  typename V::T sums[R * 2 * V::W];
-  typename V::T* row_sums[R];
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-    row_sums[i] = sums + i * 2 * V::W;
-    acc[i][0].store(row_sums[i]);
-    acc[i][1].store(row_sums[i] + V::W);
-  }
-  finish_tile<V>(row_sums, c_rows, R, columns, e);
+  write_tile<V, R, 2>(acc, c_rows, R, columns, e);
 }
 
 // Rows from i on in steps of R, the rest in smaller ones.

@@ -70,6 +70,33 @@ __attribute__((noinline)) void finish_tile(typename V::T* const* sums, C* const*
     });
 }
 
+// A tile's sums from registers. Most tiles of a large product are whole and have nothing done to them.
+template <class V, int R, int NV, class C>
+SMELT_INLINE void write_tile(const V (&acc)[R][NV], C* const* c_rows, int rows, int columns, const Epilogue<typename V::T>& e) {
+  const bool finish = e.last && (e.bias || e.residual || e.activation != Activation::none);
+  if (rows == R && columns == NV * V::W && !finish) {
+    const V alpha = V::set(e.alpha);
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) {
+        C* c = c_rows[i] + j * V::W;
+        const V v = alpha * acc[i][j];
+        (e.add ? V::load(c) + v : v).store(c);
+      }
+    return;
+  }
+  typename V::T sums[R * NV * V::W];
+  typename V::T* row_sums[R];
+#pragma GCC unroll 16
+  for (int i = 0; i < R; ++i) {
+    row_sums[i] = sums + i * NV * V::W;
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) acc[i][j].store(row_sums[i] + j * V::W);
+  }
+  finish_tile<V>(row_sums, c_rows, rows, columns, e);
+}
+
 // c[i][j] over a tile of `rows` <= R rows and `columns` columns, c_rows[i] being the row's first element of this tile.
 template <class Shape, int R, int NV, LayoutA layout, class T>
 __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T* const* c_rows, int rows, int columns,
@@ -128,28 +155,7 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T
     advance_all(k, [&](int i, int64_t p) __attribute__((always_inline)) { return a[i * kRowStep + p * kStep]; });
   }
 
-  const V alpha = V::set(e.alpha);
-  const bool finish = e.last && (e.bias || e.residual || e.activation != Activation::none);
-  if (rows == R && columns == NV * V::W && !finish) {  // most tiles of a large product
-#pragma GCC unroll 16
-    for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
-        T* c = c_rows[i] + j * V::W;
-        const V v = alpha * acc[i][j];
-        (e.add ? V::load(c) + v : v).store(c);
-      }
-    return;
-  }
-  T sums[R * NV * V::W];
-  T* row_sums[R];
-#pragma GCC unroll 16
-  for (int i = 0; i < R; ++i) {
-    row_sums[i] = sums + i * NV * V::W;
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[i][j].store(row_sums[i] + j * V::W);
-  }
-  finish_tile<V>(row_sums, c_rows, rows, columns, e);
+  write_tile<V, R, NV>(acc, c_rows, rows, columns, e);
 }
 
 // The smallest micro-kernel that covers the tile: rows in steps of 2, one vector or all of them.

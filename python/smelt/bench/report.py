@@ -104,40 +104,35 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return old
 
 
-def regressions(new: dict[str, Any], old_path: str | os.PathLike[str]) -> tuple[list[str], list[str]]:
+def regressions(new: dict[str, Any], old: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What became slower since an earlier result, beyond the spread of both.
 
     Times are taken relative to the limit that binds them, of their own run, so that a slower minute is no regression.
 
     Args:
         new: a result of ``smelt bench --json``.
-        old_path: a file with an earlier one.
+        old: an earlier one.
 
     Returns:
         A line for each of smelt's rows that are in both, and those of them that are regressions.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is no such result, of another machine or other threads, or no row is in both.
+        ValueError: it is of another machine or other threads, or no row is in both.
 
     Example:
-        >>> import json, pathlib, tempfile
         >>> row = {"case": "gemm", "dtype": "float32", "contender": "smelt", "median_s": 1.0, "low_s": 0.9, "high_s": 1.1}
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "old.json")
-        ...     _ = path.write_text(json.dumps({"rows": [row], "limits": {"fma_gflops": 1}}))
-        ...     slow = {**row, "median_s": 2.0, "low_s": 1.9, "high_s": 2.1}
-        ...     lines, slower = smelt.bench.report.regressions({"rows": [slow], "limits": {"fma_gflops": 1}}, path)
+        >>> slow = {**row, "median_s": 2.0, "low_s": 1.9, "high_s": 2.1}
+        >>> old, new = ({"rows": [r], "limits": {"fma_gflops": 1}} for r in (row, slow))
+        >>> lines, slower = smelt.bench.report.regressions(new, old)
         >>> len(slower)
         1
     """
-    old = read(old_path)
     before = {_key(r): r for r in old["rows"]}
     for what in ("cpu", "isa", "threads"):
         was, now = (result.get("machine", {}).get(what) for result in (old, new))
         if was != now:
             raise ValueError(
-                f"--compare: {os.fspath(old_path)} must be of this machine and setting, its {what} is {was}, now {now}"
+                f"--compare: the earlier result must be of this machine and setting, its {what} is {was}, now {now}"
             )
     lines, slower = [], []
     for row in new["rows"]:
@@ -156,7 +151,7 @@ def regressions(new: dict[str, Any], old_path: str | os.PathLike[str]) -> tuple[
             line += "  faster"
         lines.append(line)
     if not lines:
-        raise ValueError(f"--compare: {os.fspath(old_path)} must have rows of this measurement, and has none")
+        raise ValueError("--compare: the earlier result must have rows of this measurement, and has none")
     return lines, slower
 
 

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
         raise UsageError(f"SUITE must be one of {', '.join(suites.SUITES)}, got '{args.suite}'")
     if args.compare:
         try:
-            report.read(args.compare)
+            earlier = report.read(args.compare)
         except OSError:
             raise UsageError(f"--compare must be a report of --json, there is no file {args.compare}") from None
         except ValueError as error:
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     code = 0
     if args.compare:
         try:
-            lines, slower = report.regressions(result, args.compare)
+            lines, slower = report.regressions(result, earlier)
         except ValueError as error:
             print(error, file=sys.stderr)
             return result, 2

@@ -16,6 +16,11 @@ def isa_levels():
     return order[: order.index(_core.max_isa()) + 1]
 
 
+def devices():
+    """The devices beside the CPU that are here; ``emu`` runs the CUDA kernels in development builds."""
+    return [name for name in ("emu", "cuda") if not _core.why_unavailable(name)]
+
+
 def is_whole(level):
     """Whether an instruction set, or that of a kernel's name, has kernels for every slot; others add products of bfloat16."""
     return level.split("_", 1)[0] in ("portable", "avx2", "avx512")

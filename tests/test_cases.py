@@ -1,12 +1,14 @@
 """Values and gradients of every case record, at every instruction set."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 
 import smelt
 from smelt import kernels
 from tests.cases import COMPUTE, LEAST, OVERFLOW, UNIT, all_cases
-from tests.conftest import isa_levels
+from tests.conftest import devices, isa_levels
 
 CASES = {case.name: case for case in all_cases()}
 
@@ -18,9 +20,9 @@ def round_to(array, dtype):
     return smelt.from_numpy(np.array(array)).to(dtype).to("float64").numpy().reshape(array.shape)
 
 
-def make_tensor(array, dtype):
+def make_tensor(array, dtype, device="cpu"):
     t = smelt.from_numpy(np.array(array))
-    return t.to(dtype) if array.dtype.kind == "f" else t
+    return (t.to(dtype) if array.dtype.kind == "f" else t).to(device)
 
 
 def as_tuple(value):
@@ -54,15 +56,35 @@ def check(name, got, expected, bound, dtype):
     assert worst <= 0, f"{name}: error is {error.max():.3g}, {worst:.3g} above the bound"
 
 
+def run(case, given, dtype, device):
+    try:
+        return case.op(*(make_tensor(x, dtype, device) for x in given))
+    except RuntimeError as error:
+        if f"no {device} kernel" not in str(error) or device == "cpu":
+            raise
+        pytest.skip(str(error))
+
+
+@contextmanager
+def on(level):
+    """Runs what follows at an instruction set of the CPU, or on a device; gives the device."""
+    if level in devices():
+        yield level
+    else:
+        with kernels.isa(level):
+            yield "cpu"
+
+
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("level", isa_levels())
+@pytest.mark.parametrize("level", isa_levels() + devices())
 def test_values(name, level):
     case = CASES[name]
     for dtype in case.dtypes:
         given = [round_to(x, dtype) for x in case.inputs(generator(case))]
         expected = as_tuple(case.reference(*given))
-        with kernels.isa(level), smelt.no_grad():
-            result = as_tuple(case.op(*(make_tensor(x, dtype) for x in given)))
+        with on(level) as device, smelt.no_grad():
+            result = as_tuple(run(case, given, dtype, device))
+            assert all(y.device == device for y in result) or not given  # what comes of nothing is made on the CPU
         assert len(result) == len(expected)
         for got, want in zip(result, expected):
             want = np.asarray(want)

@@ -1,4 +1,4 @@
-"""Prints the coefficients of erf and of the normal tail in csrc/cpu/kernels/math.inl.h (needs mpmath and numpy).
+"""Prints the coefficients of erf and of the normal tail in csrc/formulas/math.inl.h (needs mpmath and numpy).
 
 erf(x) / x - 1 is fitted as a polynomial in x^2 on [0, 1], log(1 - erf(x)) as one in x on [0.95, 4], both at Chebyshev
 nodes, which is within a few per cent of the best uniform fit. The tail beyond x of the normal distribution, relative to

@@ -18,6 +18,11 @@ PyObject* exception_type(ErrorKind kind) {
   }
 }
 
+CachingAllocator& allocator_of(const std::string& name) {
+  const Device device = parse_device(name);
+  return *backend(device).allocators[device.index];
+}
+
 }  // namespace
 
 void register_runtime(py::module_& m) {
@@ -32,7 +37,7 @@ void register_runtime(py::module_& m) {
   m.def("num_threads", num_threads);
   m.def("set_num_threads", set_num_threads);
   m.def("memory_stats", [](const std::string& device) {
-    const MemoryStats s = backend(parse_device(device)).allocator->stats();
+    const MemoryStats s = allocator_of(device).stats();
     py::dict d;
     d["in_use"] = s.in_use;
     d["peak_in_use"] = s.peak_in_use;
@@ -41,8 +46,8 @@ void register_runtime(py::module_& m) {
     d["system_allocations"] = s.system_allocations;
     return d;
   });
-  m.def("reset_peak_memory", [](const std::string& device) { backend(parse_device(device)).allocator->reset_peak(); });
-  m.def("empty_cache", [](const std::string& device) { backend(parse_device(device)).allocator->empty_cache(); });
+  m.def("reset_peak_memory", [](const std::string& device) { allocator_of(device).reset_peak(); });
+  m.def("empty_cache", [](const std::string& device) { allocator_of(device).empty_cache(); });
 
   m.def("cpu_model", cpu::model_name);
   m.def("cpu_features", cpu::features);
@@ -51,7 +56,7 @@ void register_runtime(py::module_& m) {
   m.def("max_isa", [] { return isa_name(max_isa()); });
   m.def("set_max_isa", [](const std::string& name) { set_max_isa(parse_isa(name)); });
   m.def("why_unavailable", [](const std::string& kind) {
-    return backend(kind == "cuda" ? DeviceKind::cuda : DeviceKind::cpu).why_unavailable;
+    return backend(kind == "cuda" ? DeviceKind::cuda : kind == "emu" ? DeviceKind::emu : DeviceKind::cpu).why_unavailable;
   });
 
   m.def("dry_run_active", dry_run::active);

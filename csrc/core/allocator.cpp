@@ -10,16 +10,10 @@
 namespace smelt {
 namespace {
 
-// AddressSanitizer sees reads beyond a block, or of one that was given back, only if blocks have no slack and no cache.
-#ifdef __SANITIZE_ADDRESS__
-constexpr bool kExact = true;
-#else
-constexpr bool kExact = false;
-#endif
 constexpr size_t kHugePage = size_t{2} << 20;
 
-void* system_allocate(size_t bytes) {
-  if (kExact) {
+void* system_allocate(int, size_t bytes) {
+  if (CachingAllocator::kExact) {
     void* exact = nullptr;
     return posix_memalign(&exact, 64, bytes) ? nullptr : exact;
   }
@@ -29,13 +23,13 @@ void* system_allocate(size_t bytes) {
   return p;
 }
 
-void system_release(void* p, size_t) { std::free(p); }
+void system_release(int, void* p, size_t) { std::free(p); }
 
 }  // namespace
 
 // Four classes to each power of two: at most a quarter of a block is unused.
-size_t CachingAllocator::size_class(size_t bytes) {
-  if (kExact) return std::max<size_t>(bytes, 1);
+size_t CachingAllocator::size_class(size_t bytes) const {
+  if (exact_) return std::max<size_t>(bytes, 1);
   if (bytes <= 256) return (std::max<size_t>(bytes, 1) + 63) / 64 * 64;
   const size_t step = std::bit_floor(bytes - 1) / 4;
   return (bytes + step - 1) / step * step;
@@ -52,10 +46,10 @@ void* CachingAllocator::allocate(size_t bytes) {
     blocks.pop_back();
     stats_.cached -= static_cast<int64_t>(size);
   } else {
-    p = source_.allocate(size);
+    p = source_.allocate(device_, size);
     if (!p) {
       empty_cache_locked();
-      p = source_.allocate(size);
+      p = source_.allocate(device_, size);
       if (!p) return nullptr;
     }
     ++stats_.system_allocations;
@@ -71,7 +65,7 @@ void CachingAllocator::release(void* p, size_t bytes) {
   const size_t size = size_class(bytes);
   std::lock_guard lock(mutex_);
   stats_.in_use -= static_cast<int64_t>(size);
-  if (kExact) return source_.release(p, size);
+  if (exact_) return source_.release(device_, p, size);
   free_[size].push_back(p);
   stats_.cached += static_cast<int64_t>(size);
 }
@@ -83,7 +77,7 @@ void CachingAllocator::empty_cache() {
 
 void CachingAllocator::empty_cache_locked() {
   for (auto& [size, blocks] : free_) {
-    for (void* p : blocks) source_.release(p, size);
+    for (void* p : blocks) source_.release(device_, p, size);
     blocks.clear();
   }
   stats_.cached = 0;

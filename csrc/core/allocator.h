@@ -19,11 +19,19 @@ struct MemoryStats {
 
 class CachingAllocator {
  public:
+  // AddressSanitizer is such a watcher.
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr bool kExact = true;
+#else
+  static constexpr bool kExact = false;
+#endif
+
   struct Source {  // the device's own memory calls
-    void* (*allocate)(size_t bytes);  // null when there is no memory
-    void (*release)(void* p, size_t bytes);
+    void* (*allocate)(int device, size_t bytes);  // null when there is no memory
+    void (*release)(int device, void* p, size_t bytes);
   };
-  explicit CachingAllocator(Source source) : source_(source) {}
+  // `exact`: blocks have no slack and are given back at once, so that whoever watches memory sees where they end.
+  explicit CachingAllocator(Source source, int device = 0, bool exact = kExact) : source_(source), device_(device), exact_(exact) {}
 
   // At least `bytes` bytes, aligned to 64; null when the device has no more even after the cache is emptied.
   void* allocate(size_t bytes);
@@ -36,10 +44,12 @@ class CachingAllocator {
   void unlock_after_fork() { mutex_.unlock(); }
 
  private:
-  static size_t size_class(size_t bytes);
+  size_t size_class(size_t bytes) const;
   void empty_cache_locked();
 
   Source source_;
+  int device_;
+  bool exact_;
   std::mutex mutex_;
   std::map<size_t, std::vector<void*>> free_;  // by size class
   MemoryStats stats_;

@@ -38,8 +38,7 @@ constexpr bool is_integral(DType dtype) { return !is_floating(dtype) && dtype !=
 // The type in which an operation on a and b is carried out (docs/semantics.md has the table).
 DType promote(DType a, DType b);
 
-enum class DeviceKind : uint8_t { cpu = 0, cuda = 1 };
-constexpr int kDeviceKindCount = 2;
+enum class DeviceKind : uint8_t { cpu = 0, cuda = 1, emu = 2 };  // emu: CUDA sources run by the CPU, in development builds
 
 struct Device {
   DeviceKind kind = DeviceKind::cpu;

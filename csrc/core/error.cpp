@@ -11,7 +11,7 @@ std::string text(double v) {
 }
 
 std::string text(Device device) {
-  std::string name = device.kind == DeviceKind::cpu ? "cpu" : "cuda";
+  std::string name = device.kind == DeviceKind::cpu ? "cpu" : device.kind == DeviceKind::cuda ? "cuda" : "emu";
   if (device.index) (name += ':') += std::to_string(device.index);
   return name;
 }

@@ -4,6 +4,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "core/annotations.h"
+
 namespace smelt {
 
 struct bfloat16 {
@@ -13,15 +15,15 @@ struct float16 {
   uint16_t bits;
 };
 
-static inline float to_float(bfloat16 h) { return std::bit_cast<float>(static_cast<uint32_t>(h.bits) << 16); }
+SMELT_HOST_DEVICE static inline float to_float(bfloat16 h) { return std::bit_cast<float>(static_cast<uint32_t>(h.bits) << 16); }
 
-static inline bfloat16 to_bfloat16(float f) {
+SMELT_HOST_DEVICE static inline bfloat16 to_bfloat16(float f) {
   const uint32_t u = std::bit_cast<uint32_t>(f);
   if ((u & 0x7fffffffu) > 0x7f800000u) return {static_cast<uint16_t>((u >> 16) | 0x40u)};  // a NaN stays one
   return {static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16)};
 }
 
-static inline float to_float(float16 h) {
+SMELT_HOST_DEVICE static inline float to_float(float16 h) {
   const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000u) << 16;
   const uint32_t magnitude = h.bits & 0x7fffu;
   if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | (magnitude & 0x3ffu) << 13);
@@ -30,7 +32,7 @@ static inline float to_float(float16 h) {
   return std::bit_cast<float>(sign | std::bit_cast<uint32_t>(subnormal));
 }
 
-static inline float16 to_float16(float f) {
+SMELT_HOST_DEVICE static inline float16 to_float16(float f) {
   const uint32_t u = std::bit_cast<uint32_t>(f), sign = (u >> 16) & 0x8000u;
   const uint32_t magnitude = u & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return {static_cast<uint16_t>(sign | 0x7e00u)};

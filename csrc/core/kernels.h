@@ -876,22 +876,16 @@ using Slots =
                LossBackwardArgs, RandomArgs, DropoutArgs, SumSquaresArgs, ClipScaleArgs, SgdArgs, AdamArgs, ProbeArgs>;
 constexpr int kSlotCount = std::tuple_size_v<Slots>;
 
-namespace detail {
-template <class A, class... Before, class... Rest>
-constexpr int slot_index(std::tuple<Before...>*, std::tuple<A, Rest...>*) {
-  return sizeof...(Before);
+template <class A, class... All>
+constexpr int place_among(const std::tuple<All...>*) {
+  int place = 0;
+  bool found = false;
+  ((found = found || std::is_same_v<A, All>, place += !found), ...);
+  return place;
 }
-template <class A, class... Before, class First, class... Rest>
-  requires(!std::is_same_v<A, First>)
-constexpr int slot_index(std::tuple<Before...>*, std::tuple<First, Rest...>*) {
-  return slot_index<A>(static_cast<std::tuple<Before..., First>*>(nullptr),
-                       static_cast<std::tuple<Rest...>*>(nullptr));
-}
-}  // namespace detail
 
 // The number of an argument struct's slot.
 template <class Args>
-constexpr int slot_of =
-    detail::slot_index<Args>(static_cast<std::tuple<>*>(nullptr), static_cast<Slots*>(nullptr));
+constexpr int slot_of = place_among<Args>(static_cast<const Slots*>(nullptr));
 
 }  // namespace smelt

@@ -33,7 +33,7 @@ Isa& isa_setting() {
 bool allowed(const Candidate& c) { return c.isa <= isa_setting(); }
 
 [[noreturn]] void no_kernel(int slot, Device device) {
-  const std::string impl = t_forced.empty() ? "" : " with impl='" + t_forced + "'";
+  const std::string impl = t_forced.empty() ? "" : cat(" with impl='", t_forced, "'");
   fail(ErrorKind::runtime, t_op, "no ", backend(device.kind).name, " kernel for these arguments in slot '",
        slot_info(slot).name, "'", impl);
 }
@@ -48,7 +48,8 @@ void raise(Status status, int slot, const void* args, const Context& context) {
   }
   if (status == Status::index_out_of_range)
     fail(ErrorKind::index, t_op, "index ", value, " at position ", position, " is out of range");
-  fail(ErrorKind::runtime, t_op, "kernel of slot '", slot_info(slot).name, "' failed");
+  const DeviceModule* module = backend(context.device).module;
+  fail(ErrorKind::runtime, t_op, "kernel of slot '", slot_info(slot).name, "' failed", module ? ": " : "", module ? module->error() : "");
 }
 
 const Candidate* find_candidate(int slot, const void* args, Device device) {
@@ -90,20 +91,18 @@ void launch(int slot, const void* args, Device device) {
   context.device = device;
   context.threads = num_threads();
   context.parallel = parallel;
+  if (const DeviceModule* module = backend(device).module) context.stream = module->stream(device.index);
   const size_t bytes = c->workspace ? c->workspace(args, context.threads) : 0;
-  CachingAllocator& allocator = *backend(device).allocator;
-  if (bytes) {
-    context.workspace = allocator.allocate(bytes);
-    if (!context.workspace) fail(ErrorKind::memory, t_op, "cannot allocate ", bytes, " bytes of workspace on ", device);
-  }
+  if (bytes) context.workspace = allocate(device, bytes);
   Status status;
   {
-    WithoutInterpreterLock unlocked(slot_info(slot).ns(args) > kReleaseNs);
+    // Elsewhere than on the CPU a launch only hands the work over.
+    WithoutInterpreterLock unlocked(device.kind == DeviceKind::cpu && slot_info(slot).ns(args) > kReleaseNs);
     FloatEnvironment environment;
     status = c->run(args, context);
   }
   if (t_observer) t_observer->finished();
-  allocator.release(context.workspace, bytes);
+  if (bytes) release(device, context.workspace, bytes);
   if (status != Status::ok) raise(status, slot, args, context);
 }
 

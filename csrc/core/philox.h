@@ -3,11 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define SMELT_HOST_DEVICE __host__ __device__
-#else
-#define SMELT_HOST_DEVICE
-#endif
+#include "core/annotations.h"
 
 namespace smelt {
 

@@ -25,12 +25,8 @@ Ref<Storage> Storage::allocate(size_t bytes, Device device) {
     recording->allocated(*storage);
     return storage;
   }
-  storage->data_ = static_cast<char*>(backend(device).allocator->allocate(bytes));
+  storage->data_ = static_cast<char*>(smelt::allocate(device, bytes));
   storage->owned_ = true;
-  if (!storage->data_) {
-    storage->owned_ = false;
-    fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes, " bytes on ", device);
-  }
   if (recording) recording->allocated(*storage);
   return storage;
 }
@@ -66,7 +62,7 @@ bool Storage::bump_is_recorded(Recording& r) {
 }
 
 void Storage::give_back() {
-  if (owned_ && !placeholder_) backend(device_).allocator->release(data_, bytes_);
+  if (owned_ && !placeholder_) smelt::release(device_, data_, bytes_);
   if (done_) done_();
   owned_ = false;
   done_ = nullptr;
@@ -86,7 +82,7 @@ std::pair<Ref<Storage>, size_t> Storage::mirror() {
 void Storage::move_into(const Ref<Storage>& base, size_t offset) {
   if (recorded()) recording::change_layout();
   char* target = base->data() + offset;
-  backend(device_).copy(target, data_, bytes_);
+  backend(device_).copy(device_, target, data_, bytes_);
   const uint64_t version = this->version();
   give_back();
   data_ = target;
@@ -100,9 +96,8 @@ void Storage::move_into(const Ref<Storage>& base, size_t offset) {
 void Storage::move_out() {
   if (recorded()) recording::change_layout();
   const uint64_t version = this->version();
-  auto* own = static_cast<char*>(backend(device_).allocator->allocate(bytes_));
-  if (!own) fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes_, " bytes on ", device_);
-  backend(device_).copy(own, data_, bytes_);
+  auto* own = static_cast<char*>(smelt::allocate(device_, bytes_));
+  backend(device_).copy(device_, own, data_, bytes_);
   data_ = own;
   owned_ = true;
   base_ = nullptr;

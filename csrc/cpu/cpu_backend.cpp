@@ -1,24 +1,14 @@
 #include "cpu/cpu_backend.h"
 
-#include <cstring>
-
 #include "cpu/cpu_info.h"
 
 namespace smelt::cpu {
-namespace {
-
-void copy_bytes(void* to, const void* from, size_t bytes) {
-  if (bytes) std::memcpy(to, from, bytes);
-}
-
-}  // namespace
 
 Backend* make_backend() {
   auto* b = new Backend;
   b->name = "cpu";
   b->devices = 1;
-  b->allocator = &cpu_allocator();
-  b->copy = b->to_host = b->from_host = copy_bytes;
+  b->allocators = {&cpu_allocator()};
   portable::register_kernels(b->table);
 #ifdef SMELT_X86
   if (detected_isa() >= Isa::avx2) avx2::register_kernels(b->table);

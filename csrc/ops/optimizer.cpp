@@ -123,7 +123,7 @@ void Optimizer::pack() {
     if (entries_[i].flat >= 0) place(entries_[i], flats_[entries_[i].flat]);
   }
   const std::vector<double> unknown(flats_.size() + 1, std::numeric_limits<double>::quiet_NaN());
-  backend(device).from_host(norm_memory_->data(), unknown.data(), unknown.size() * sizeof(double));
+  backend(device).from_host(device, norm_memory_->data(), unknown.data(), unknown.size() * sizeof(double));
   ++layout_generation_;
 }
 
@@ -154,7 +154,7 @@ std::vector<Optimizer::Flat> Optimizer::lay_out(std::vector<std::pair<int, int>>
 }
 
 void Optimizer::Flat::write_segments() const {
-  backend(segment_memory->device()).from_host(segment_memory->data(), segments.data(), segments.size() * sizeof(Segment));
+  backend(segment_memory->device()).from_host(segment_memory->device(), segment_memory->data(), segments.data(), segments.size() * sizeof(Segment));
 }
 
 void Optimizer::place(Entry& e, Flat& flat) {
@@ -214,7 +214,7 @@ void Optimizer::write_block() {
     out.inverse_sqrt_bias_correction2 = 1.0 / std::sqrt(1.0 - std::pow(g.beta2, t));
   }
   const Device device = block_memory_->device();
-  backend(device).from_host(block_memory_->data(), &next, sizeof next);
+  backend(device).from_host(device, block_memory_->data(), &next, sizeof next);
   for (const Flat& flat : flats_) flat.write_segments();
 }
 
@@ -299,7 +299,7 @@ void Optimizer::begin() {
 
 void Optimizer::count_skipped() {
   StepBlock done;
-  backend(block_memory_->device()).to_host(&done, block_memory_->data(), sizeof done);
+  backend(block_memory_->device()).to_host(block_memory_->device(), &done, block_memory_->data(), sizeof done);
   skipped_ += done.skip != 0;
 }
 
@@ -320,7 +320,7 @@ double Optimizer::last_norm() {
   recording::read_value();
   if (!norm_memory_) return std::numeric_limits<double>::quiet_NaN();
   double norm;
-  backend(norm_memory_->device()).to_host(&norm, norm_memory_->data() + flats_.size() * sizeof(double), sizeof norm);
+  backend(norm_memory_->device()).to_host(norm_memory_->device(), &norm, norm_memory_->data() + flats_.size() * sizeof(double), sizeof norm);
   return norm;
 }
 

@@ -190,11 +190,11 @@ Tensor to_device(const Tensor& x_in, Device device) {
   Tensor y = empty(x.shape(), x.dtype(), device);
   const size_t bytes = static_cast<size_t>(x.nbytes());
   if (x.device().kind == DeviceKind::cpu)
-    backend(device).from_host(y.data(), x.data(), bytes);
+    backend(device).from_host(device, y.data(), x.data(), bytes);
   else if (device.kind == DeviceKind::cpu)
-    backend(x.device()).to_host(y.data(), x.data(), bytes);
+    backend(x.device()).to_host(x.device(), y.data(), x.data(), bytes);
   else
-    backend(device).copy(y.data(), x.data(), bytes);
+    backend(device).copy(device, y.data(), x.data(), bytes);
   if (needs_grad(x)) attach(make_ref<DeviceNode>(x.device()), {&x}, {&y});
   return y;
 }

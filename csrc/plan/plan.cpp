@@ -165,7 +165,7 @@ void Plan::replay(size_t part, const std::vector<Tensor>& inputs) {
   const WithoutInterpreterLock unlocked(part_ns_[part] > kReleaseNs);
   if (part == 0)
     for (const Backup& b : backups_)
-      backend(b.storage->device()).copy(base_ + blocks_[b.block].offset, b.storage->data(), b.storage->bytes());
+      backend(b.storage->device()).copy(b.storage->device(), base_ + blocks_[b.block].offset, b.storage->data(), b.storage->bytes());
   const FloatEnvironment environment;
   Context context;
   context.threads = threads_;
@@ -196,7 +196,7 @@ void Plan::replay(size_t part, const std::vector<Tensor>& inputs) {
 void Plan::undo() {
   discard_random();
   for (const Backup& b : backups_) {
-    backend(b.storage->device()).copy(b.storage->data(), base_ + blocks_[b.block].offset, b.storage->bytes());
+    backend(b.storage->device()).copy(b.storage->device(), b.storage->data(), base_ + blocks_[b.block].offset, b.storage->bytes());
     b.storage->bump_version();
   }
 }
@@ -212,7 +212,7 @@ std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs) const {
       case Place::Kind::input: from = inputs[place.number()].data() + place.offset(); break;
       default: from = reinterpret_cast<const char*>(place.bits());
     }
-    backend(y.device()).copy(y.data(), from, static_cast<size_t>(y.nbytes()));
+    backend(y.device()).copy(y.device(), y.data(), from, static_cast<size_t>(y.nbytes()));
     y.impl()->transposed = output.transposed;
     fresh.push_back(std::move(y));
   }

@@ -12,7 +12,7 @@ from . import _core
 from . import functions as f
 from ._core import DType, Tensor
 from .functions import tensor
-from .functions._types import Array, DTypeLike, shown
+from .functions._types import Array, DTypeLike, names_device, shown
 
 __all__ = ["DType", "Tensor", "tensor"]
 
@@ -66,7 +66,7 @@ def to(self: Tensor, *where: Any, dtype: DTypeLike | None = None, device: str | 
         tensor([1])
     """
     for item in where:
-        if isinstance(item, str) and (item.startswith(("cpu", "cuda"))):
+        if names_device(item):
             device = item
         else:
             dtype = item

@@ -1,7 +1,8 @@
 // One tile of a matrix product: its shape, the layouts of A, the kernel that sums it up, and what happens at its end.
 #pragma once
 #include "blocking.h"  // of the instruction set
-#include "cpu/kernels/activation.inl.h"
+#include "cpu/kernels/common.inl.h"
+#include "formulas/unary.inl.h"
 
 namespace smelt {
 namespace {

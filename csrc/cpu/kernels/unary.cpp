@@ -1,6 +1,7 @@
 // Functions of one element.
-#include "cpu/kernels/activation.inl.h"
+#include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
+#include "formulas/unary.inl.h"
 
 namespace smelt {
 namespace {
@@ -33,30 +34,6 @@ void unary_floating(const UnaryArgs& args, Context& context) {
       });
     });
   });
-}
-
-template <class T>
-T integer_op(UnaryOp op, T x, Scalar a, Scalar b) {
-  switch (op) {
-    case UnaryOp::neg: return static_cast<T>(-static_cast<uint64_t>(x));  // wraps, as unsigned numbers do
-    case UnaryOp::abs: return x < 0 ? static_cast<T>(-static_cast<uint64_t>(x)) : x;
-    case UnaryOp::sign: return static_cast<T>((x > 0) - (x < 0));
-    case UnaryOp::square: return static_cast<T>(static_cast<uint64_t>(x) * static_cast<uint64_t>(x));
-    case UnaryOp::relu: return x > 0 ? x : T{0};
-    case UnaryOp::clip: {
-      const int64_t low = max_of(static_cast<int64_t>(x), a.i);
-      return static_cast<T>(min_of(low, b.i));
-    }
-    default: return x;  // rounding leaves integers alone
-  }
-}
-
-template <class S>
-bool predicate(UnaryOp op, S stored) {
-  const auto x = from_storage(stored);
-  if (op == UnaryOp::isnan) return x != x;
-  if (op == UnaryOp::isinf) return x == x && (x - x) != (x - x);
-  return x == 0;  // logical_not
 }
 
 Status unary(const UnaryArgs& args, Context& context) noexcept {

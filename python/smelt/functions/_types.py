@@ -95,3 +95,8 @@ def is_finite_number(value: Any) -> bool:
         return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer beyond every float
         return False
+
+
+def names_device(item: Any) -> bool:
+    """Whether an argument of ``to()`` is a device's name and no dtype."""
+    return isinstance(item, str) and item.partition(":")[0] in ("cpu", "cuda", "emu")

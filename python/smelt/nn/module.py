@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import _changes as changes
 from .. import _core
 from .._core import Tensor
+from ..functions._types import names_device
 
 if TYPE_CHECKING:
     import inspect
@@ -483,10 +484,7 @@ class Module:
             smelt.float64
         """
         for item in where:
-            if (
-                not (isinstance(item, str) and item.startswith(("cpu", "cuda")))
-                and not _core.parse_dtype(item).is_floating
-            ):
+            if not names_device(item) and not _core.parse_dtype(item).is_floating:
                 raise TypeError(f"Module.to: parameters must be floating, got {item}")
         for module in self.modules():
             for name, value in list(module.__dict__.items()):
@@ -494,7 +492,7 @@ class Module:
                     continue
                 detached = value._detach()
                 for item in where:
-                    if isinstance(item, str) and item.startswith(("cpu", "cuda")):
+                    if names_device(item):
                         detached = _core.to_device(detached, item)
                     elif value.dtype.is_floating:
                         detached = _core.cast(detached, item)

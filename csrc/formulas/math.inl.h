@@ -1,73 +1,79 @@
-// Elementary functions on vectors, and VecD: float64 with one lane, for checks rather than speed.
+// Elementary functions on vectors: of the CPU's instruction sets, or of one number in a GPU's thread.
 // float32 forms: range reduction and polynomials after Cephes (Moshier); errors of 1 to 3 units in the last place.
 #pragma once
 #include <cmath>
 
+#include "core/annotations.h"
+
 namespace smelt {
 namespace {
 
-struct VecD {
+// One number behind the interface of a vector: float64 on the CPU, every floating type of a GPU's thread.
+template <class Number>
+struct One {
   static constexpr int W = 1;
-  using T = double;
+  using T = Number;
   struct Mask {
     bool m;
-    friend Mask operator&(Mask a, Mask b) { return {a.m && b.m}; }
-    friend Mask operator|(Mask a, Mask b) { return {a.m || b.m}; }
-    friend Mask operator!(Mask a) { return {!a.m}; }
-    unsigned bits() const { return m; }
+    SMELT_INLINE friend Mask operator&(Mask a, Mask b) { return {a.m && b.m}; }
+    SMELT_INLINE friend Mask operator|(Mask a, Mask b) { return {a.m || b.m}; }
+    SMELT_INLINE friend Mask operator!(Mask a) { return {!a.m}; }
+    SMELT_INLINE unsigned bits() const { return m; }
   };
-  double v;
+  Number v;
 
-  static VecD set(double x) { return {x}; }
-  static VecD zero() { return {0}; }
-  static VecD load(const double* p, int = 1) { return {*p}; }
-  void store(double* p, int = 1) const { *p = v; }
+  SMELT_INLINE static One set(Number x) { return {x}; }
+  SMELT_INLINE static One zero() { return {0}; }
+  SMELT_INLINE static One load(const Number* p, int = 1) { return {*p}; }
+  SMELT_INLINE void store(Number* p, int = 1) const { *p = v; }
 
-  friend VecD operator+(VecD a, VecD b) { return {a.v + b.v}; }
-  friend VecD operator-(VecD a, VecD b) { return {a.v - b.v}; }
-  friend VecD operator*(VecD a, VecD b) { return {a.v * b.v}; }
-  friend VecD operator/(VecD a, VecD b) { return {a.v / b.v}; }
-  friend VecD operator-(VecD a) { return {-a.v}; }
-  friend Mask operator<(VecD a, VecD b) { return {a.v < b.v}; }
-  friend Mask operator<=(VecD a, VecD b) { return {a.v <= b.v}; }
-  friend Mask operator==(VecD a, VecD b) { return {a.v == b.v}; }
+  SMELT_INLINE friend One operator+(One a, One b) { return {a.v + b.v}; }
+  SMELT_INLINE friend One operator-(One a, One b) { return {a.v - b.v}; }
+  SMELT_INLINE friend One operator*(One a, One b) { return {a.v * b.v}; }
+  SMELT_INLINE friend One operator/(One a, One b) { return {a.v / b.v}; }
+  SMELT_INLINE friend One operator-(One a) { return {-a.v}; }
+  SMELT_INLINE friend Mask operator<(One a, One b) { return {a.v < b.v}; }
+  SMELT_INLINE friend Mask operator<=(One a, One b) { return {a.v <= b.v}; }
+  SMELT_INLINE friend Mask operator==(One a, One b) { return {a.v == b.v}; }
+
+  SMELT_INLINE friend One select(Mask m, One a, One b) { return m.m ? a : b; }
+  SMELT_INLINE friend One abs(One a) { return {std::fabs(a.v)}; }
+  SMELT_INLINE friend One sqrt(One a) { return {std::sqrt(a.v)}; }
+  SMELT_INLINE friend One floor(One a) { return {std::floor(a.v)}; }
+  SMELT_INLINE friend One trunc(One a) { return {std::trunc(a.v)}; }
+  SMELT_INLINE friend One round(One a) { return {std::nearbyint(a.v)}; }
+  SMELT_INLINE friend One max(One a, One b) { return b.v < a.v ? a : b; }
+  SMELT_INLINE friend One min(One a, One b) { return a.v < b.v ? a : b; }
+  SMELT_INLINE friend Number sum(One a) { return a.v; }
+  SMELT_INLINE friend Number max_lane(One a) { return a.v; }
 };
-inline VecD fma(VecD a, VecD b, VecD c) { return {a.v * b.v + c.v}; }
-inline VecD select(VecD::Mask m, VecD a, VecD b) { return m.m ? a : b; }
-inline VecD abs(VecD a) { return {std::fabs(a.v)}; }
-inline VecD sqrt(VecD a) { return {std::sqrt(a.v)}; }
-inline VecD floor(VecD a) { return {std::floor(a.v)}; }
-inline VecD trunc(VecD a) { return {std::trunc(a.v)}; }
-inline VecD round(VecD a) { return {std::nearbyint(a.v)}; }
-inline VecD max(VecD a, VecD b) { return b.v < a.v ? a : b; }
-inline VecD min(VecD a, VecD b) { return a.v < b.v ? a : b; }
-inline double sum(VecD a) { return a.v; }
-inline double max_lane(VecD a) { return a.v; }
+using VecD = One<double>;
+SMELT_INLINE VecD fma(VecD a, VecD b, VecD c) { return {a.v * b.v + c.v}; }  // two roundings, as on every CPU
 
 template <class V>
-inline typename V::Mask is_nan(V x) {
+SMELT_INLINE typename V::Mask is_nan(V x) {
   return !(x == x);
 }
 template <class V>
-inline V constant(typename V::T c) {
+SMELT_INLINE V constant(typename V::T c) {
   return V::set(c);
 }
 // The larger (smaller), and NaN when either is.
 template <class V>
-inline V max_nan(V a, V b) {
+SMELT_INLINE V max_nan(V a, V b) {
   return select(is_nan(a), a, max(a, b));
 }
 template <class V>
-inline V min_nan(V a, V b) {
+SMELT_INLINE V min_nan(V a, V b) {
   return select(is_nan(a), a, min(a, b));
 }
 
-inline VecD exp(VecD x) { return {std::exp(x.v)}; }
-inline VecD expm1(VecD x) { return {std::expm1(x.v)}; }
-inline VecD log(VecD x) { return {std::log(x.v)}; }
-inline VecD log1p(VecD x) { return {std::log1p(x.v)}; }
-inline VecD tanh(VecD x) { return {std::tanh(x.v)}; }
-inline VecD erf(VecD x) { return {std::erf(x.v)}; }
+SMELT_INLINE VecD exp(VecD x) { return {std::exp(x.v)}; }
+SMELT_INLINE VecD expm1(VecD x) { return {std::expm1(x.v)}; }
+SMELT_INLINE VecD log(VecD x) { return {std::log(x.v)}; }
+SMELT_INLINE VecD log1p(VecD x) { return {std::log1p(x.v)}; }
+SMELT_INLINE VecD tanh(VecD x) { return {std::tanh(x.v)}; }
+SMELT_INLINE VecD erf(VecD x) { return {std::erf(x.v)}; }
 
 // Two vectors as one: what waits for one half's results meanwhile works on the other. For functions of many dependent steps.
 template <class V>
@@ -132,7 +138,6 @@ struct Twice {
 
 template <class V>
 concept FloatVector = __is_same(typename V::T, float);
-#define SMELT_INLINE __attribute__((always_inline)) inline
 
 // e^r - 1 for |r| <= log(2) / 2.
 template <FloatVector V>
@@ -274,7 +279,7 @@ SMELT_INLINE Normal<V> normal(V x) {
   const V e = fma(rough * V::set(-0.5f), lost, rough);
   return {e * p, e * V::set(0.3989422804f)};
 }
-inline Normal<VecD> normal(VecD x) {
+SMELT_INLINE Normal<VecD> normal(VecD x) {
   return {{0.5 * std::erfc(std::fabs(x.v) * 0.70710678118654752440)}, {0.39894228040143267794 * std::exp(-0.5 * x.v * x.v)}};
 }
 // Its distribution function, from the tail.
@@ -298,7 +303,7 @@ SMELT_INLINE V softplus(V x) {
 
 // Lane by lane, for functions without a vector form.
 template <class V, class F>
-inline V per_lane(V x, const F& f) {
+SMELT_INLINE V per_lane(V x, const F& f) {
   typename V::T lanes[V::W];
   x.store(lanes);
   for (int i = 0; i < V::W; ++i) lanes[i] = f(lanes[i]);

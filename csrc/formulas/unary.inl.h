@@ -1,7 +1,9 @@
 // The elementwise functions and their derivatives, on vectors: used by the unary kernels and by epilogues alike, so
 // that fused and unfused forms give the same bits.
 #pragma once
-#include "cpu/kernels/common.inl.h"
+#include "core/kernels.h"
+#include "formulas/math.inl.h"
+#include "formulas/types.inl.h"
 
 namespace smelt {
 namespace {
@@ -11,7 +13,7 @@ constexpr double kGeluTanhScale = 0.79788456080286535588;  // sqrt(2 / pi)
 constexpr double kGeluTanhCubic = 0.044715;
 
 template <class V>
-inline V c(double x) {
+SMELT_INLINE V c(double x) {
   return V::set(static_cast<typename V::T>(x));
 }
 
@@ -94,9 +96,34 @@ SMELT_INLINE V derivative(V s, V a, V b) {
   return zero;
 }
 
+// Of integers.
+template <class T>
+SMELT_INLINE T integer_op(UnaryOp op, T x, Scalar a, Scalar b) {
+  switch (op) {
+    case UnaryOp::neg: return static_cast<T>(-static_cast<uint64_t>(x));  // wraps, as unsigned numbers do
+    case UnaryOp::abs: return x < 0 ? static_cast<T>(-static_cast<uint64_t>(x)) : x;
+    case UnaryOp::sign: return static_cast<T>((x > 0) - (x < 0));
+    case UnaryOp::square: return static_cast<T>(static_cast<uint64_t>(x) * static_cast<uint64_t>(x));
+    case UnaryOp::relu: return x > 0 ? x : T{0};
+    case UnaryOp::clip: {
+      const int64_t low = max_of(static_cast<int64_t>(x), a.i);
+      return static_cast<T>(min_of(low, b.i));
+    }
+    default: return x;  // rounding leaves integers alone
+  }
+}
+
+template <class S>
+SMELT_INLINE bool predicate(UnaryOp op, S stored) {
+  const auto x = from_storage(stored);
+  if (op == UnaryOp::isnan) return x != x;
+  if (op == UnaryOp::isinf) return x == x && (x - x) != (x - x);
+  return x == 0;  // logical_not
+}
+
 // The activation of an epilogue.
 template <class V>
-inline V activate(Activation activation, V x) {
+SMELT_INLINE V activate(Activation activation, V x) {
   switch (activation) {
     case Activation::none: return x;
     case Activation::relu: return apply<UnaryOp::relu>(x, x, x);
@@ -115,7 +142,7 @@ struct OpTag {
   static constexpr UnaryOp value = op;
 };
 template <int op = 0, class F>
-inline void with_op(UnaryOp wanted, const F& f) {
+SMELT_INLINE void with_op(UnaryOp wanted, const F& f) {
   if constexpr (op < static_cast<int>(UnaryOp::isnan)) {
     if (wanted == static_cast<UnaryOp>(op)) return f(OpTag<static_cast<UnaryOp>(op)>{});
     with_op<op + 1>(wanted, f);

@@ -1,0 +1,86 @@
+"""The emulator of CUDA kernels: it finds planted mistakes in every order of threads, and lets correct kernels pass."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import smelt
+from smelt import _core
+
+pytestmark = pytest.mark.skipif(
+    bool(_core.why_unavailable("emu")), reason="needs a build with -DSMELT_EMU=ON (device emu)"
+)
+
+PLANTED = {
+    "missing_sync": "shared memory",
+    "missing_wait": "shared memory",
+    "divergent_barrier": "sync_threads",
+    "shuffle_mask": "shuffle_xor|mask",
+    "read_out_of_bounds": "out of bounds",
+    "write_out_of_bounds": "out of bounds",
+    "uninitialised_shared": "no thread has written",
+    "mbarrier_parity": "mbarrier_wait|shared memory",
+    "misaligned": "misaligned",
+}
+
+
+@pytest.fixture(scope="module")
+def library():
+    lib = ctypes.CDLL(str(Path(_core.__file__).resolve().parent / "_emu.so"))
+    lib.smelt_emu_planted_name.restype = ctypes.c_char_p
+    lib.smelt_emu_planted.restype = ctypes.c_char_p
+    lib.smelt_emu_planted.argtypes = [ctypes.c_int, ctypes.c_bool, ctypes.c_uint64]
+    return lib
+
+
+def test_every_planted_mistake_is_listed(library):
+    names = [library.smelt_emu_planted_name(i) for i in range(len(PLANTED) + 1)]
+    assert [n.decode() for n in names[:-1]] == list(PLANTED)
+    assert names[-1] is None
+
+
+@pytest.mark.parametrize("order", range(5))
+@pytest.mark.parametrize("name", PLANTED)
+def test_planted_mistakes(library, name, order):
+    which = list(PLANTED).index(name)
+    assert library.smelt_emu_planted(which, False, order) is None
+    error = library.smelt_emu_planted(which, True, order)
+    assert error is not None, f"{name} was not found in order {order}"
+    assert re.search(PLANTED[name], error.decode()), error.decode()
+    assert "thread (" in error.decode(), error.decode()
+    assert library.smelt_emu_planted(which, False, order) is None  # nothing is left of it
+
+
+def test_values_come_back():
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    t = smelt.tensor(x, device="emu")
+    assert t.device == "emu"
+    np.testing.assert_array_equal((t + 1).numpy(), x + 1)
+    np.testing.assert_array_equal(t.T.to("cpu").numpy(), x.T)
+
+
+def test_devices_do_not_mix():
+    with pytest.raises(ValueError, match="all tensors must be on one device, got cpu and emu"):
+        smelt.zeros(2) + smelt.zeros(2).to("emu")
+    with pytest.raises(ValueError, match="all tensors must be on one device, got emu and emu:1"):
+        smelt.zeros(2).to("emu") + smelt.zeros(2).to("emu:1")
+    with pytest.raises(RuntimeError, match="emu: device index must be below 2, got 2"):
+        smelt.zeros(2).to("emu:2")
+
+
+def test_out_of_memory_leaves_everything_usable():
+    t = smelt.zeros(1000).to("emu")
+    with pytest.raises(MemoryError, match=r"cannot allocate \d+ bytes on emu: \d+ of 4294967296 are free"):
+        smelt._core.empty([1 << 30, 2], "float32", "emu")
+    np.testing.assert_array_equal((t + 1).numpy(), np.ones(1000, np.float32))
+
+
+def test_memory_is_counted():
+    before = smelt.runtime.memory_stats("emu")["in_use"]
+    t = smelt.zeros(1000).to("emu")
+    assert smelt.runtime.memory_stats("emu")["in_use"] >= before + 4000
+    del t
+    assert smelt.runtime.memory_stats("emu")["in_use"] == before

@@ -72,7 +72,7 @@ def measured_ratio(ours: Callable[[], Any], theirs: Callable[[], Any], pairs: in
     """A comparison that counts: repeated until the machine was quiet throughout."""
     for _ in range(5):
         quiet()
-        c = bench.compare(ours, theirs, pairs=pairs)
+        c = bench.compare(ours, theirs, pairs=pairs, warmup=3 if pairs > 5 else 1)
         if c.load <= LOAD_LIMIT:
             return c
     raise NotRunError("other processes use more than 10 % of the CPU")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import smelt
-from smelt import _core
+from smelt import _core, data, nn, optim
 
 pytestmark = pytest.mark.skipif(
     bool(_core.why_unavailable("emu")), reason="needs a build with -DSMELT_EMU=ON (device emu)"
@@ -84,3 +84,46 @@ def test_memory_is_counted():
     assert smelt.runtime.memory_stats("emu")["in_use"] >= before + 4000
     del t
     assert smelt.runtime.memory_stats("emu")["in_use"] == before
+
+
+def test_a_wrong_index_is_an_error_when_the_host_waits():
+    weight = smelt.randn(5, 3).to("emu")
+    index = smelt.tensor([0, 4, 7, 9]).to("emu")
+    y = smelt.take(weight, index, 0)
+    with pytest.raises(IndexError, match=r"take: index must be in \[0, 5\), got 7 at position 2"):
+        y.numpy()
+    np.testing.assert_array_equal(y.numpy()[:2], weight.numpy()[[0, 4]])  # the error is reported once
+
+
+def test_dropout_masks_are_those_of_the_cpu():
+    x = smelt.randn(1000)
+    masks = []
+    for device in ("cpu", "emu"):
+        smelt.manual_seed(7)
+        masks.append([smelt.dropout(x.to(device), 0.3).numpy() for _ in range(3)])
+    np.testing.assert_array_equal(masks[0], masks[1])
+
+
+def digits_losses(device, steps):
+    smelt.manual_seed(0)
+    train = smelt.datasets.digits()
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(128, 10),
+    ).to(device)
+    trainer = smelt.Trainer(
+        model, loss="cross_entropy", optimizer=optim.AdamW(model.parameters(), lr=1e-3), device=device
+    )
+    batches = data.Loader(train, batch_size=32, shuffle=True)
+    return [trainer.step(x.float() / 16, y).item() for (x, y), _ in zip(batches, range(steps))]
+
+
+def test_digits_learn_as_on_the_cpu():
+    cpu, emu = digits_losses("cpu", 20), digits_losses("emu", 20)
+    np.testing.assert_allclose(emu, cpu, rtol=1e-4)
+    assert emu[-1] < emu[0]

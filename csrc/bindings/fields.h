@@ -64,10 +64,10 @@ SMELT_FIELDS(LossArgs, x, target, pos_weight, loss, n, period, delta, dtype, op,
 SMELT_FIELDS(LossBackwardArgs, x, target, pos_weight, dloss, dx, n, period, delta, sign, dtype, op, reduction, accumulate)
 SMELT_FIELDS(RandomArgs, generator, y, n, counter, a, b, dtype, kind)
 SMELT_FIELDS(DropoutArgs, generator, x, y, n, counter, p, dtype, accumulate)
-SMELT_FIELDS(SumSquaresArgs, grad, segments, sum, count, dtype)
+SMELT_FIELDS(SumSquaresArgs, grad, segments, sum, count, size, active, dtype)
 SMELT_FIELDS(ClipScaleArgs, sums, norm, block, count, max_norm)
-SMELT_FIELDS(SgdArgs, param, grad, momentum, mirror, segments, block, count, dtype, nesterov)
-SMELT_FIELDS(AdamArgs, param, grad, exp_avg, exp_avg_sq, mirror, segments, block, count, dtype, decoupled)
+SMELT_FIELDS(SgdArgs, param, grad, momentum, mirror, segments, block, count, size, active, dtype, nesterov)
+SMELT_FIELDS(AdamArgs, param, grad, exp_avg, exp_avg_sq, mirror, segments, block, count, size, active, dtype, decoupled)
 SMELT_FIELDS(ProbeArgs, memory, done, n, rounds, kind)
 
 }  // namespace smelt::bindings

@@ -72,10 +72,19 @@ void Backend::copy(Device device, void* to, const void* from, size_t bytes, Copy
     std::memcpy(to, from, bytes);
   else if (!module->copy(device.index, to, from, bytes, kind))
     fail_in(*this);
+  else if (kind == CopyKind::to_host)
+    raise_fault(device);
 }
 
 void Backend::synchronize(Device device) const {
-  if (module && !module->synchronize(device.index)) fail_in(*this);
+  if (!module) return;
+  if (!module->synchronize(device.index)) fail_in(*this);
+  raise_fault(device);
+}
+
+void Backend::raise_fault(Device device) const {
+  DeviceFault fault;
+  if (module->take_fault(device.index, &fault)) smelt::raise_fault(fault);
 }
 
 Backend& backend(DeviceKind kind) {

@@ -28,6 +28,7 @@ class Backend {
   void synchronize(Device device) const;
 
  private:
+  void raise_fault(Device device) const;
   void copy(Device device, void* to, const void* from, size_t bytes, CopyKind kind) const;
 };
 

@@ -29,6 +29,10 @@ struct DeviceModule {
   bool (*copy)(int device, void* to, const void* from, size_t bytes, CopyKind kind);
   bool (*synchronize)(int device);
 
+  // Where kernels write what they find wrong, and what it was: false when there is nothing. The device must be waited for before.
+  DeviceFault* (*fault)(int device);
+  bool (*take_fault)(int device, DeviceFault* fault);
+
   bool exact;  // memory is watched: see CachingAllocator
 
   const char* (*error)();  // of this thread's last call that failed

@@ -25,6 +25,12 @@ namespace smelt {
 
 enum class Status : int { ok = 0, index_out_of_range = 1, failed = 2 };
 
+// What a kernel found wrong on a device that runs behind the host; the host looks when it waits for the device.
+struct DeviceFault {
+  int64_t ticket;  // 0: nothing
+  int64_t position, value;
+};
+
 // What a kernel gets besides its arguments.
 struct Context {
   Device device;
@@ -33,6 +39,7 @@ struct Context {
   // Runs body(arg, chunk, thread) for every chunk in [0, chunks), thread in [0, threads).
   void (*parallel)(int threads, int64_t chunks, void (*body)(void* arg, int64_t chunk, int thread), void* arg) = nullptr;
   void* stream = nullptr;
+  DeviceFault* fault = nullptr;  // where the device can write it; null on the CPU
   int64_t detail[2] = {};  // with Status::index_out_of_range: position and value
 };
 
@@ -261,6 +268,7 @@ struct CheckIndexArgs {
   int64_t n, low, high, ignore;
   DType dtype;
   const char* what = "index";  // for the message
+  int64_t ticket = 0;          // of a device that runs behind the host: what its fault will mean
   Work work() const { return {0, 1.0 * n * dtype_size(dtype)}; }
   static constexpr auto buffers() { return std::array{SMELT_IN(CheckIndexArgs, index)}; }
 };
@@ -762,22 +770,16 @@ struct Segment {
   int32_t active;  // its gradient is filled
 };
 
-// Elements of the active segments; on the CPU alone, where the table can be read.
-static inline double active_elements(const Segment* segments, int64_t count) {
-  double n = 0;
-  for (int64_t i = 0; i < count; ++i) n += segments[i].active ? static_cast<double>(segments[i].length) : 0;
-  return n;
-}
-
 struct SumSquaresArgs {  // of the active segments
   SMELT_SLOT(SumSquaresArgs, "sum_squares");
   const void* grad;         // flat
   const Segment* segments;  // (count)
   double* sum;              // (1)
-  int64_t count;
+  int64_t count, size;      // segments; elements of the flat buffer
+  int64_t active;           // elements of the active segments
   DType dtype;
   Work work() const {
-    const double n = active_elements(segments, count);
+    const double n = static_cast<double>(active);
     return {2 * n, 1.0 * n * dtype_size(dtype)};
   }
   static constexpr auto buffers() {
@@ -808,11 +810,12 @@ struct SgdArgs {
   void* mirror;             // flat bfloat16 copy of float32 param, written with it, or null
   const Segment* segments;  // (count)
   const StepBlock* block;
-  int64_t count;
+  int64_t count, size;      // segments; elements of the flat buffers
+  int64_t active;           // elements of the active segments
   DType dtype;
   bool nesterov;
   Work work() const {
-    const double n = active_elements(segments, count);
+    const double n = static_cast<double>(active);
     return {4 * n, n * ((momentum ? 5.0 : 3.0) * dtype_size(dtype) + (mirror ? 2 : 0))};
   }
   static constexpr auto buffers() {
@@ -832,11 +835,12 @@ struct AdamArgs {
   void* mirror;             // flat bfloat16 copy of float32 param, written with it, or null
   const Segment* segments;  // (count)
   const StepBlock* block;
-  int64_t count;
+  int64_t count, size;      // segments; elements of the flat buffers
+  int64_t active;           // elements of the active segments
   DType dtype;
   bool decoupled;  // AdamW: decay the weight itself, else add it to the gradient
   Work work() const {
-    const double n = active_elements(segments, count);
+    const double n = static_cast<double>(active);
     return {12 * n, n * (7.0 * dtype_size(dtype) + (mirror ? 2 : 0))};
   }
   static constexpr auto buffers() {

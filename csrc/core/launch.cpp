@@ -1,6 +1,8 @@
 #include "core/launch.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <mutex>
 #include <utility>
 
 #include "core/float_environment.h"
@@ -52,6 +54,30 @@ void raise(Status status, int slot, const void* args, const Context& context) {
   fail(ErrorKind::runtime, t_op, "kernel of slot '", slot_info(slot).name, "' failed", module ? ": " : "", module ? module->error() : "");
 }
 
+namespace {
+struct Check {
+  const char *op, *what;
+  int64_t low, high;
+  bool operator==(const Check&) const = default;
+};
+std::mutex g_checks_mutex;
+std::vector<Check> g_checks;
+}  // namespace
+
+int64_t fault_ticket(const char* what, int64_t low, int64_t high) {
+  const std::lock_guard lock(g_checks_mutex);
+  const Check check{t_op, what, low, high};
+  auto found = std::find(g_checks.begin(), g_checks.end(), check);
+  if (found == g_checks.end()) found = g_checks.insert(found, check);
+  return found - g_checks.begin() + 1;
+}
+
+void raise_fault(const DeviceFault& fault) {
+  const std::lock_guard lock(g_checks_mutex);
+  const Check& c = g_checks[static_cast<size_t>(fault.ticket - 1)];
+  fail(ErrorKind::index, c.op, c.what, " must be in [", c.low, ", ", c.high, "), got ", fault.value, " at position ", fault.position);
+}
+
 const Candidate* find_candidate(int slot, const void* args, Device device) {
   const std::span<const Candidate> candidates = backend(device).table.candidates(slot);
   if (!t_forced.empty()) [[unlikely]] {
@@ -91,7 +117,10 @@ void launch(int slot, const void* args, Device device) {
   context.device = device;
   context.threads = num_threads();
   context.parallel = parallel;
-  if (const DeviceModule* module = backend(device).module) context.stream = module->stream(device.index);
+  if (const DeviceModule* module = backend(device).module) {
+    context.stream = module->stream(device.index);
+    context.fault = module->fault(device.index);
+  }
   const size_t bytes = c->workspace ? c->workspace(args, context.threads) : 0;
   if (bytes) context.workspace = allocate(device, bytes);
   Status status;

@@ -22,6 +22,9 @@ template <class Args>
 bool supported(const Args& args, Device device) {
   return find_candidate(slot_of<Args>, &args, device) != nullptr;
 }
+// A check on a device that runs behind the host: the number by which its fault is known later, and the error that it becomes.
+int64_t fault_ticket(const char* what, int64_t low, int64_t high);
+[[noreturn]] void raise_fault(const DeviceFault& fault);
 [[noreturn]] void raise(Status status, int slot, const void* args, const Context& context);
 
 // The op at work on this thread, for messages of the layers below.

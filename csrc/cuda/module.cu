@@ -67,6 +67,17 @@ bool copy(int device, void* to, const void* from, size_t bytes, CopyKind kind) {
   return kind == CopyKind::within || synchronize(device);
 }
 
+// In memory of the host that the device writes to.
+std::vector<DeviceFault*> g_faults;
+DeviceFault* fault(int device) { return g_faults[static_cast<size_t>(device)]; }
+bool take_fault(int device, DeviceFault* found) {
+  DeviceFault& there = *fault(device);
+  if (!there.ticket) return false;
+  *found = there;
+  there = {};
+  return true;
+}
+
 const char* error() { return t_error.c_str(); }
 void each_kernel(void (*take)(void*, int, const Candidate&), void* to) { register_kernels({take, to}); }
 
@@ -93,9 +104,13 @@ std::string open() {
     if (!succeeded(cudaSetDevice(i), "cudaSetDevice") ||
         !succeeded(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"))
       return t_error;
+    DeviceFault* f = nullptr;
+    if (!succeeded(cudaHostAlloc(&f, sizeof *f, cudaHostAllocPortable | cudaHostAllocMapped), "cudaHostAlloc")) return t_error;
+    *f = {};
     g_streams.push_back(s);
+    g_faults.push_back(f);
   }
-  g_module = {usable, info, allocate, release, stream, copy, synchronize, false, error, each_kernel};
+  g_module = {usable, info, allocate, release, stream, copy, synchronize, fault, take_fault, false, error, each_kernel};
   return "";
 }
 

@@ -40,6 +40,7 @@ template <class T>
 SMELT_WORD T shuffle_up(T v, int distance, unsigned mask = kAllLanes) {
   return __shfl_up_sync(mask, v, distance);
 }
+SMELT_WORD int count_bits(unsigned bits) { return __popc(bits); }
 SMELT_WORD unsigned ballot(bool on, unsigned mask = kAllLanes) { return __ballot_sync(mask, on); }
 
 template <class T>

@@ -23,6 +23,22 @@ bool copy(int, void* to, const void* from, size_t bytes, CopyKind) {
   return true;
 }
 bool synchronize(int) { return true; }
+DeviceFault* fault(int device) {
+  static DeviceFault* const kFaults = [] {
+    auto* faults = static_cast<DeviceFault*>(emu::device_allocate(0, 2 * sizeof(DeviceFault)));
+    const emu::Unlocked unlocked;
+    faults[0] = faults[1] = {};
+    return faults;
+  }();
+  return kFaults + device;
+}
+bool take_fault(int device, DeviceFault* found) {
+  DeviceFault* const there = fault(device);
+  const emu::Unlocked unlocked;
+  *found = *there;
+  *there = {};
+  return found->ticket != 0;
+}
 void each_kernel(void (*take)(void*, int, const Candidate&), void* to) { cuda::register_kernels({take, to}); }
 
 }  // namespace
@@ -35,6 +51,6 @@ extern "C" __attribute__((visibility("default"))) const smelt::DeviceModule* sme
     return nullptr;
   }
   if (const char* seed = std::getenv("SMELT_EMU_ORDER")) emu::set_order(std::strtoull(seed, nullptr, 10));
-  static const DeviceModule kModule{2, info, emu::device_allocate, emu::device_release, stream, copy, synchronize, true, emu::error, each_kernel};
+  static const DeviceModule kModule{2, info, emu::device_allocate, emu::device_release, stream, copy, synchronize, fault, take_fault, true, emu::error, each_kernel};
   return &kModule;
 }

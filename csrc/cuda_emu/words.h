@@ -64,6 +64,7 @@ template <class T>
 T shuffle_up(T v, int distance, unsigned mask = kAllLanes, Site site = Site::current()) {
   return shuffled(v, lane() >= distance ? lane() - distance : lane(), "shuffle_up", mask, site);
 }
+inline int count_bits(unsigned bits) { return std::popcount(bits); }
 inline unsigned ballot(bool on, unsigned mask = kAllLanes, Site site = Site::current()) {
   struct Vote {
     bool on;

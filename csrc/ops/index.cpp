@@ -86,7 +86,8 @@ void check_index(const Tensor& index, int64_t low, int64_t high, const char* wha
   if (!ignore && low >= high)
     fail(ErrorKind::index, op, what, " must be in [", low, ", ", high, "), which is empty");
   launch(CheckIndexArgs{.index = index.data(), .n = index.numel(), .low = low, .high = high, .ignore = ignore.value_or(low),
-                        .dtype = index.dtype(), .what = what},
+                        .dtype = index.dtype(), .what = what,
+                        .ticket = index.device().kind == DeviceKind::cpu ? 0 : fault_ticket(what, low, high)},
          index.device());
 }
 

@@ -153,6 +153,12 @@ std::vector<Optimizer::Flat> Optimizer::lay_out(std::vector<std::pair<int, int>>
   return flats;
 }
 
+int64_t Optimizer::Flat::active() const {
+  int64_t n = 0;
+  for (const Segment& s : segments) n += s.active ? s.length : 0;
+  return n;
+}
+
 void Optimizer::Flat::write_segments() const {
   backend(segment_memory->device()).from_host(segment_memory->device(), segment_memory->data(), segments.data(), segments.size() * sizeof(Segment));
 }
@@ -225,7 +231,7 @@ void Optimizer::clip(double clip_norm) {
     const Flat& flat = flats_[i];
     launch(SumSquaresArgs{.grad = flat.grad.data(),
                           .segments = reinterpret_cast<const Segment*>(flat.segment_memory->data()), .sum = sums + i,
-                          .count = static_cast<int64_t>(flat.segments.size()), .dtype = flat.dtype},
+                          .count = static_cast<int64_t>(flat.segments.size()), .size = flat.size, .active = flat.active(), .dtype = flat.dtype},
            device);
   }
   launch(ClipScaleArgs{.sums = sums, .norm = sums + flats_.size(), .block = block(),
@@ -267,12 +273,12 @@ void Optimizer::update(int64_t number) {
   if (kind_ == OptimizerKind::sgd) {
     launch(SgdArgs{.param = flat.param.data(), .grad = flat.grad.data(),
                    .momentum = momentum_ ? flat.state[0].data() : nullptr, .mirror = mirror, .segments = segments, .block = block(),
-                   .count = count, .dtype = flat.dtype, .nesterov = nesterov_},
+                   .count = count, .size = flat.size, .active = flat.active(), .dtype = flat.dtype, .nesterov = nesterov_},
            flat.param.device());
   } else {
     launch(AdamArgs{.param = flat.param.data(), .grad = flat.grad.data(), .exp_avg = flat.state[0].data(),
                     .exp_avg_sq = flat.state[1].data(), .mirror = mirror, .segments = segments, .block = block(), .count = count,
-                    .dtype = flat.dtype, .decoupled = kind_ == OptimizerKind::adamw},
+                    .size = flat.size, .active = flat.active(), .dtype = flat.dtype, .decoupled = kind_ == OptimizerKind::adamw},
            flat.param.device());
   }
   const HostWork after = [](RefCounted* object, int64_t value) {

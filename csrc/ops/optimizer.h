@@ -67,6 +67,7 @@ class Optimizer final : public RefCounted {
     std::vector<int> entries;
     std::vector<Storage*> mirrored;  // parameters whose mirror held before the update and holds again after it
     Ref<Storage> segment_memory;
+    int64_t active() const;  // elements of the active segments
     void write_segments() const;
   };
 

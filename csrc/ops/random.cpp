@@ -1,6 +1,7 @@
 // Random tensors and dropout. Each call takes the counters after those of the calls before it, as a constant relative to the
 // offset in memory; a step's end moves the offset on, so a step's calls have the same constants every time.
 #include <mutex>
+#include <vector>
 
 #include "ops/common.h"
 
@@ -20,32 +21,44 @@ Sequence& sequence() {
 
 // What the kernels of one thread read: the step of another thread must not move the offset under them.
 struct ThreadGenerator {
-  Ref<Storage> memory;
+  GeneratorState now{};
+  std::vector<Ref<Storage>> memories;  // `now` on each device that has drawn
   uint64_t seeding = 0;
   uint64_t drawn = 0;  // since the offset was moved
 
-  GeneratorState& state() {  // with the sequence's mutex
-    if (!memory) {
-      const bool dry = dry_run::active();
-      dry_run::set_active(false);
-      const recording::Paused paused;
-      memory = Storage::allocate(sizeof(GeneratorState), Device{});
-      dry_run::set_active(dry);
-    }
-    auto& state = *reinterpret_cast<GeneratorState*>(memory->data());
-    if (seeding != sequence().seeding) {
-      state = {sequence().seed, sequence().next};
-      seeding = sequence().seeding;
-      drawn = 0;
-    }
-    return state;
+  // All of these with the sequence's mutex.
+  void set(GeneratorState state) {
+    now = state;
+    drawn = 0;
+    for (const Ref<Storage>& memory : memories) write(*memory);
+  }
+  void write(Storage& memory) const {
+    const recording::Paused paused;
+    backend(memory.device()).from_host(memory.device(), memory.data(), &now, sizeof now);
+  }
+  void follow_seed() {
+    if (seeding == sequence().seeding) return;
+    set({sequence().seed, sequence().next});
+    seeding = sequence().seeding;
+  }
+  Storage& on(Device device) {
+    follow_seed();
+    for (const Ref<Storage>& memory : memories)
+      if (memory->device() == device) return *memory;
+    const bool dry = dry_run::active();
+    dry_run::set_active(false);
+    const recording::Paused paused;
+    memories.push_back(Storage::allocate(sizeof(GeneratorState), device));
+    write(*memories.back());
+    dry_run::set_active(dry);
+    return *memories.back();
   }
 };
 thread_local ThreadGenerator t_generator;
 
-GeneratorState* thread_state() {
+GeneratorState* thread_state(Device device) {
   const std::lock_guard lock(sequence().mutex);
-  return &t_generator.state();
+  return reinterpret_cast<GeneratorState*>(t_generator.on(device).data());
 }
 
 void take_counters(RefCounted*, int64_t count) {
@@ -54,22 +67,32 @@ void take_counters(RefCounted*, int64_t count) {
   t_generator.drawn += static_cast<uint64_t>(count);
 }
 
-// Reserves the counters for n elements; gives the generator's memory and the call's constant.
-std::pair<GeneratorState*, uint64_t> reserve(int64_t n) {
-  GeneratorState* const state = thread_state();
-  uint64_t counter = 0;
+// Counters for the elements of one call.
+struct Reserved {
+  GeneratorState* state;  // in the device's memory
+  uint64_t counter;       // the call's constant
+  uint64_t absolute() const { return t_generator.now.offset + counter; }
+};
+Reserved reserve(int64_t n, Device device) {
+  Reserved r{thread_state(device), 0};
+  Storage* memory = nullptr;
   {
     const std::lock_guard lock(sequence().mutex);
-    counter = sequence().next - state->offset;
+    r.counter = sequence().next - t_generator.now.offset;
+    memory = &t_generator.on(device);
   }
   const int64_t count = (n + 3) / 4;
-  if (Recording* r = recording::current()) {
-    const HostCheck same_thread = [](RefCounted* memory, int64_t) { return memory == t_generator.memory.get(); };
-    r->guard(same_thread, t_generator.memory.get(), 0);
-    r->host(take_counters, nullptr, count, false);
+  if (Recording* recording = recording::current()) {
+    const HostCheck same_thread = [](RefCounted* wanted, int64_t) {
+      for (const Ref<Storage>& one : t_generator.memories)
+        if (one.get() == wanted) return true;
+      return false;
+    };
+    recording->guard(same_thread, memory, 0);
+    recording->host(take_counters, nullptr, count, false);
   }
   if (!dry_run::active() && !recording::walking()) take_counters(nullptr, count);
-  return {state, counter};
+  return r;
 }
 
 struct DropoutNode final : Node {
@@ -77,9 +100,8 @@ struct DropoutNode final : Node {
   void backward(GradContext& g) override {
     const Tensor dy = g.dy();
     const GradTarget dx = g.target(0);
-    GeneratorState* const state = thread_state();
-    launch(DropoutArgs{.generator = state, .x = dy.data(), .y = dx.tensor.data(), .n = dy.numel(),
-                       .counter = absolute - state->offset, .p = p, .dtype = dy.dtype(), .accumulate = dx.accumulate},
+    launch(DropoutArgs{.generator = thread_state(dy.device()), .x = dy.data(), .y = dx.tensor.data(), .n = dy.numel(),
+                       .counter = absolute - t_generator.now.offset, .p = p, .dtype = dy.dtype(), .accumulate = dx.accumulate},
            dy.device());
   }
   double p;
@@ -114,8 +136,8 @@ void discard_random() {
 void advance_generator() {
   const HostWork advance = [](RefCounted*, int64_t) {
     const std::lock_guard lock(sequence().mutex);
-    t_generator.state().offset = sequence().next;
-    t_generator.drawn = 0;
+    t_generator.follow_seed();
+    t_generator.set({t_generator.now.seed, sequence().next});
   };
   recording::perform(advance, nullptr);
 }
@@ -123,8 +145,8 @@ void advance_generator() {
 Tensor random(const Shape& shape, RandomKind kind, Scalar a, Scalar b, DType dtype, Device device) {
   OpScope scope("random");
   Tensor y = empty(shape, dtype, Device{});  // drawn on the CPU and copied, so that every device gets the same
-  const auto [state, counter] = reserve(y.numel());
-  launch(RandomArgs{.generator = state, .y = y.data(), .n = y.numel(), .counter = counter, .a = a, .b = b,
+  const Reserved r = reserve(y.numel(), Device{});
+  launch(RandomArgs{.generator = r.state, .y = y.data(), .n = y.numel(), .counter = r.counter, .a = a, .b = b,
                     .dtype = dtype, .kind = kind},
          Device{});
   return to_device(y, device);
@@ -136,11 +158,11 @@ Tensor dropout(const Tensor& x_in, double p) {
   require_floating("dropout", "input", x);
   require(p >= 0 && p < 1, "dropout", "p must be in [0, 1), got ", p);
   Tensor y = empty(x.shape(), x.dtype(), x.device());
-  const auto [state, counter] = reserve(x.numel());
-  launch(DropoutArgs{.generator = state, .x = x.data(), .y = y.data(), .n = x.numel(), .counter = counter, .p = p,
+  const Reserved r = reserve(x.numel(), x.device());
+  launch(DropoutArgs{.generator = r.state, .x = x.data(), .y = y.data(), .n = x.numel(), .counter = r.counter, .p = p,
                      .dtype = x.dtype(), .accumulate = false},
          x.device());
-  if (needs_grad(x)) attach(make_ref<DropoutNode>(p, state->offset + counter), {&x}, {&y});
+  if (needs_grad(x)) attach(make_ref<DropoutNode>(p, r.absolute()), {&x}, {&y});
   return y;
 }
 

@@ -145,6 +145,7 @@ Place Recorder::place(const void* pointer) {
 }
 
 void Recorder::launched(int slot, const void* args, Device device, const Candidate& candidate) {
+  if (device.kind != DeviceKind::cpu) refuse(cat("its tensors are on ", device, ", where steps are not recorded"));
   RecordedCall call{.candidate = &candidate, .slot = slot, .device = device, .op = current_op()};
   const SlotInfo& info = slot_info(slot);
   call.args = step_.args.size() * sizeof(std::max_align_t);

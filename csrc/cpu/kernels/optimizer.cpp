@@ -7,10 +7,6 @@ namespace {
 
 constexpr int64_t kPiece = 8192;  // elements of the flat buffer
 
-int64_t flat_size(const Segment* segments, int64_t count) {
-  return count ? segments[count - 1].offset + segments[count - 1].length : 0;
-}
-
 // Calls f(segment, begin, end) for the parts of active segments inside [from, to).
 template <class F>
 void each_part(const Segment* segments, int64_t count, int64_t from, int64_t to, const F& f) {
@@ -27,28 +23,26 @@ void each_part(const Segment* segments, int64_t count, int64_t from, int64_t to,
 
 template <class Args, class F>
 void each_active(const Args& a, Context& context, const F& f) {
-  const int64_t size = flat_size(a.segments, a.count);
-  parallel_for(context, ceil_div(size, kPiece), 2, [&](int64_t begin, int64_t end) {
-    each_part(a.segments, a.count, begin * kPiece, min_of(end * kPiece, size), f);
+  parallel_for(context, ceil_div(a.size, kPiece), 2, [&](int64_t begin, int64_t end) {
+    each_part(a.segments, a.count, begin * kPiece, min_of(end * kPiece, a.size), f);
   });
 }
 
 // --------------------------------------------------------------------------------------------------------- the norm
 
 size_t sum_squares_workspace(const SumSquaresArgs& a, int) {
-  // The segments are in memory of the device, which is this one.
-  return static_cast<size_t>(ceil_div(flat_size(a.segments, a.count), kPiece)) * sizeof(double);
+  return static_cast<size_t>(ceil_div(a.size, kPiece)) * sizeof(double);
 }
 
 template <class S>
 void sum_squares_run(const SumSquaresArgs& a, Context& context) {
   const S* grad = static_cast<const S*>(a.grad);
   double* partial = static_cast<double*>(context.workspace);
-  const int64_t size = flat_size(a.segments, a.count), pieces = ceil_div(size, kPiece);
+  const int64_t pieces = ceil_div(a.size, kPiece);
   parallel_chunks(context, pieces, [&](int64_t piece, int) {
     // In double: the square of a finite gradient may be beyond float32.
     double lane[16] = {};
-    each_part(a.segments, a.count, piece * kPiece, min_of((piece + 1) * kPiece, size),
+    each_part(a.segments, a.count, piece * kPiece, min_of((piece + 1) * kPiece, a.size),
               [&](const Segment&, int64_t begin, int64_t end) {
                 int64_t i = begin;
                 for (; i + 16 <= end; i += 16)

@@ -1,37 +1,10 @@
 // Max and average pooling over channels-last images: channels are the vector axis.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
+#include "formulas/pool.inl.h"
 
 namespace smelt {
 namespace {
-
-struct Window {
-  int64_t y0, y1, x0, x1;  // pixels inside the image
-  int64_t padded;          // pixels of the window, those of the padding too
-};
-
-inline void window_axis(const PoolShape& s, int axis, int64_t index, int64_t extent, int64_t out, int64_t* begin,
-                        int64_t* end, int64_t* padded) {
-  if (s.adaptive) {
-    *begin = index * extent / out;
-    *end = ceil_div((index + 1) * extent, out);
-    *padded = *end - *begin;
-    return;
-  }
-  const int64_t first = index * s.stride[axis] - s.pad[axis];
-  *padded = min_of(first + s.kernel[axis], extent + s.pad[axis]) - first;
-  *begin = max_of(first, int64_t{0});
-  *end = min_of(first + s.kernel[axis], extent);
-}
-
-inline Window window(const PoolShape& s, int64_t p, int64_t q) {
-  Window w;
-  int64_t rows, columns;
-  window_axis(s, 0, p, s.h, s.p, &w.y0, &w.y1, &rows);
-  window_axis(s, 1, q, s.w, s.q, &w.x0, &w.x1, &columns);
-  w.padded = rows * columns;
-  return w;
-}
 
 // Keeps the larger of best and x and where it was; a NaN beats everything, the first one stays.
 template <class S>
@@ -83,10 +56,6 @@ void pool_average(const PoolShape& s, const S* image, const Window& w, int64_t d
       }
     each_vector<V>(count, [&](int64_t i, int lanes) { store(y + first + i, load<V>(sum + i, lanes) * scale, lanes); });
   }
-}
-
-int64_t divisor_of(const Window& w, bool count_include_pad) {
-  return count_include_pad ? w.padded : max_of((w.y1 - w.y0) * (w.x1 - w.x0), int64_t{1});
 }
 
 template <class S>

@@ -1,6 +1,7 @@
 // Random numbers and dropout from Philox4x32-10: element i takes lane i % 4 of counter base + i / 4.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
+#include "formulas/random.inl.h"
 
 namespace smelt {
 namespace {
@@ -55,44 +56,16 @@ void each_block(Context& context, const GeneratorState& generator, uint64_t coun
   });
 }
 
-// [0, 1), in as many bits as the type has.
-template <class S>
-double unit(uint32_t bits) {
-  constexpr int kBits = __is_same(S, bfloat16) ? 8 : __is_same(S, float16) ? 11 : 24;
-  return static_cast<double>(bits >> (32 - kBits)) * (1.0 / (1 << kBits));
-}
-
-// Box and Muller: lanes 0 and 1 give a pair of normal deviates, so do lanes 2 and 3.
-inline double normal(uint32_t first, uint32_t second, bool sine) {
-  const double u = (static_cast<double>(first) + 1.0) * 0x1p-32;  // (0, 1]
-  const double angle = 6.283185307179586 * (static_cast<double>(second) * 0x1p-32);
-  return std::sqrt(-2.0 * std::log(u)) * (sine ? std::sin(angle) : std::cos(angle));
-}
-
-// Uniform over [low, high) by the upper half of a product; the bias is below range / 2^32, and for wider ranges 64 bits
-// of a second draw are taken.
-inline int64_t integer_in(uint32_t bits, uint32_t extra, int64_t low, int64_t high) {
-  const uint64_t range = static_cast<uint64_t>(high) - static_cast<uint64_t>(low);
-  const uint64_t wide = static_cast<uint64_t>(bits) << 32 | extra;
-  const auto above = static_cast<uint64_t>((static_cast<unsigned __int128>(wide) * range) >> 64);
-  return static_cast<int64_t>(static_cast<uint64_t>(low) + above);
-}
-
 template <class S>
 void random_floating(const RandomArgs& a, Context& context) {
   S* y = static_cast<S*>(a.y);
   each_block(context, *a.generator, a.counter, a.n, [&](int64_t first, int64_t count, const Bits& bits) {
     for (int64_t e = 0; e < count; ++e) {
       const int64_t j = e / 4, l = e % 4;
-      double v;
-      if (a.kind == RandomKind::uniform) {
-        v = a.a.f + (a.b.f - a.a.f) * unit<S>(bits.lane[l][j]);
-        // Rounding to S must not reach the open end.
-        if (from_storage(to_storage<S>(static_cast<Compute<S>>(v))) >= a.b.f && a.b.f > a.a.f) v = a.a.f;
-      } else {
-        v = a.a.f + a.b.f * normal(bits.lane[l / 2 * 2][j], bits.lane[l / 2 * 2 + 1][j], l % 2);
-      }
-      y[first + e] = to_storage<S>(static_cast<Compute<S>>(v));
+      y[first + e] = a.kind == RandomKind::uniform
+                         ? uniform_in<S>(bits.lane[l][j], a.a.f, a.b.f)
+                         : to_storage<S>(static_cast<Compute<S>>(
+                               a.a.f + a.b.f * normal_deviate(bits.lane[l / 2 * 2][j], bits.lane[l / 2 * 2 + 1][j], l % 2)));
     }
   });
 }
@@ -118,8 +91,7 @@ void dropout_run(const DropoutArgs& a, Context& context) {
   using T = typename V::T;
   const S* x = static_cast<const S*>(a.x);
   S* y = static_cast<S*>(a.y);
-  // Kept when the 32 bits are at least p 2^32: an exact comparison of integers.
-  const uint64_t threshold = static_cast<uint64_t>(a.p * 4294967296.0);
+  const uint64_t threshold = dropout_threshold(a.p);
   const T scale = static_cast<T>(1.0 / (1.0 - a.p));
   each_block(context, *a.generator, a.counter, a.n, [&](int64_t first, int64_t count, const Bits& bits) {
     T factor[4 * kBlock];

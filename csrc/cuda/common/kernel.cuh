@@ -71,7 +71,15 @@ bool floating_only(const Args& args) {
   return is_floating(args.dtype);
 }
 
+// Kernels that compute in float32 or float64 and store those alone.
+template <class Args>
+bool wide_only(const Args& a) {
+  return a.dtype == DType::float32 || a.dtype == DType::float64;
+}
+
 constexpr int kThreads = 256;  // of a block, where nothing asks for another number
+// The thread's number in a grid of one axis.
+SMELT_WORD int64_t grid_thread() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 
 }  // namespace
 }  // namespace smelt

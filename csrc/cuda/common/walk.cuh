@@ -57,8 +57,5 @@ struct Walk {
   }
 };
 
-// The thread's number in the grid.
-SMELT_WORD int64_t grid_thread() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
-
 }  // namespace
 }  // namespace smelt

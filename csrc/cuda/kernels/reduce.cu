@@ -1,5 +1,5 @@
 // Reductions, scans and sorting. The reduced axis is cut by shape alone and the parts are combined in order.
-#include "cuda/common/kernel.cuh"
+#include "cuda/common/sort.cuh"
 #include "cuda/common/warp.cuh"
 
 namespace smelt {
@@ -11,12 +11,6 @@ constexpr int64_t kShortRow = 1024;        // one warp's
 constexpr int kColumnThreads = 32, kRowThreads = 8;
 
 // ---------------------------------------------------------------------------------------------------- accumulators
-
-template <class T>
-SMELT_WORD bool not_a_number(T x) {
-  if constexpr (is_real<T>) return x != x;
-  return false;
-}
 
 // One number: T is float, double or int64_t.
 template <class T>
@@ -271,69 +265,23 @@ Status cumsum(const CumsumArgs& a, Context& context) noexcept {
 // --------------------------------------------------------------------------------------------------------------- sort
 
 template <class S>
-struct Keyed {
-  S key;
-  int64_t index;
-};
-
-// Whether a stands before b; a NaN counts as the largest value.
-template <class S>
-SMELT_WORD bool before(S a_stored, S b_stored, bool descending) {
-  const auto a = from_storage(a_stored), b = from_storage(b_stored);
-  if (not_a_number(a) || not_a_number(b))
-    return descending ? not_a_number(a) && !not_a_number(b) : !not_a_number(a) && not_a_number(b);
-  return descending ? a > b : a < b;
-}
-
-template <class S>
-__global__ void sort_begin(SortArgs a, Keyed<S>* items) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < a.rows * a.n) items[i] = {static_cast<const S*>(a.x)[i], i % a.n};
-}
-template <class S>
 __global__ void sort_end(SortArgs a, const Keyed<S>* items) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= a.rows * a.n) return;
   static_cast<S*>(a.y)[i] = items[i].key;
   a.index[i] = items[i].index;
 }
-// Merges sorted runs of `width` two by two: an element's place is its own in its run and how many of the other run stand
-// before it, found by halving. Equal elements of the left run stand first.
-template <class S>
-__global__ void merge_runs(SortArgs a, const Keyed<S>* from, Keyed<S>* to, int64_t width) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= a.rows * a.n) return;
-  const int64_t row = i / a.n * a.n, at = i % a.n, run = at / width, pair = run / 2 * 2 * width;
-  const bool is_left = run % 2 == 0;
-  const int64_t other = is_left ? pair + width : pair, other_end = min_of(other + width, a.n);
-  const Keyed<S> item = from[i];
-  int64_t low = min_of(other, a.n), high = max_of(low, other_end);
-  const int64_t first = low;
-  while (low < high) {
-    const int64_t middle = (low + high) / 2;
-    const S key = from[row + middle].key;
-    const bool passes = is_left ? before(key, item.key, a.descending) : !before(item.key, key, a.descending);
-    passes ? void(low = middle + 1) : void(high = middle);
-  }
-  to[row + pair + at % width + (low - first)] = item;
-}
 
-size_t sort_workspace(const SortArgs& a) { return static_cast<size_t>(2 * a.rows * a.n) * sizeof(Keyed<double>); }
+size_t sort_workspace(const SortArgs& a) { return sort_bytes<double>(a.rows * a.n); }
 
 Status sort(const SortArgs& a, Context& context) noexcept {
   if (a.rows * a.n == 0) return Status::ok;
   const auto run = [&]<class S>(S) {
-    const dim3 blocks = cuda::blocks_for(a.rows * a.n, kThreads), threads = cuda::size3(kThreads);
-    auto* items = static_cast<Keyed<S>*>(context.workspace);
-    Keyed<S>* spare = items + a.rows * a.n;
-    Status status = cuda::launch(context, sort_begin<S>, blocks, threads, 0, a, items);
-    for (int64_t width = 1; width < a.n && status == Status::ok; width *= 2) {
-      status = cuda::launch(context, merge_runs<S>, blocks, threads, 0, a, items, spare, width);
-      Keyed<S>* const sorted = spare;
-      spare = items;
-      items = sorted;
-    }
-    return status == Status::ok ? cuda::launch(context, sort_end<S>, blocks, threads, 0, a, items) : status;
+    const Keyed<S>* sorted;
+    const Status status =
+        sort_rows(context, static_cast<const S*>(a.x), a.rows, a.n, a.descending, context.workspace, &sorted);
+    if (status != Status::ok) return status;
+    return cuda::launch(context, sort_end<S>, cuda::blocks_for(a.rows * a.n, kThreads), cuda::size3(kThreads), 0, a, sorted);
   };
   return is_floating(a.dtype) ? with_floating(a.dtype, run) : with_integer(a.dtype, run);
 }

@@ -26,7 +26,7 @@ def _segments(c: Call, segments: Sequence[Sequence[int]] | None, n: int) -> None
             raise c.error(f"segments must lie within the {n} elements, got offset {offset} and length {length}")
     table[:, 2] = np.array([0, 1], np.int32).view(np.int64)[0]
     c.fields["segments"] = _core.from_numpy(table, False)
-    c.fields["count"] = len(table)
+    c.fields.update(count=len(table), size=n, active=int(table[:, 1].sum()))
 
 
 def _mirror(c: Call, mirror: Any) -> None:

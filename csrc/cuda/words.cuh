@@ -52,18 +52,10 @@ SMELT_WORD T* dynamic_shared() {
 // -------------------------------------------------------------------------------------------------------- accesses
 
 SMELT_WORD Bytes16 load16(const void* p) {
-  Bytes16 b;
-  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(b.word[0]), "=r"(b.word[1]), "=r"(b.word[2]), "=r"(b.word[3])
-               : "l"(p)
-               : "memory");
-  return b;
+  const uint4 v = *static_cast<const uint4*>(p);
+  return {{v.x, v.y, v.z, v.w}};
 }
-SMELT_WORD void store16(void* p, Bytes16 b) {
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(b.word[0]), "r"(b.word[1]), "r"(b.word[2]),
-               "r"(b.word[3])
-               : "memory");
-}
+SMELT_WORD void store16(void* p, Bytes16 b) { *static_cast<uint4*>(p) = make_uint4(b.word[0], b.word[1], b.word[2], b.word[3]); }
 
 SMELT_WORD unsigned shared_address(const void* p) { return static_cast<unsigned>(__cvta_generic_to_shared(p)); }
 

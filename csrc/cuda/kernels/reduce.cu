@@ -1,13 +1,12 @@
 // Reductions, scans and sorting. The reduced axis is cut by shape alone and the parts are combined in order.
+#include "cuda/common/rows.cuh"
 #include "cuda/common/sort.cuh"
-#include "cuda/common/warp.cuh"
 
 namespace smelt {
 namespace {
 
 constexpr int64_t kChunkElements = 16384;  // of a row: one block's
 constexpr int64_t kChunkRows = 1024;       // of columns
-constexpr int64_t kShortRow = 1024;        // one warp's
 constexpr int kColumnThreads = 32, kRowThreads = 8;
 
 // ---------------------------------------------------------------------------------------------------- accumulators

@@ -119,12 +119,12 @@ def _at_best(torch: Any, run: Callable[[], Any]) -> Callable[[], Any]:
     best = (math.inf, 1)
     for threads in {1, _core.num_threads()}:
         torch.set_num_threads(threads)
-        for _ in range(3):
+        for look in range(3):
             begin = time.perf_counter()
             run()
             seconds = time.perf_counter() - begin
             best = min(best, (seconds, threads))
-            if seconds > 1:  # such a time needs no second look
+            if look and seconds > 1:  # the first may be slow because it is the first; such a time needs no third look
                 break
 
     def timed() -> Any:

@@ -5,7 +5,7 @@
     python bench/claims.py --list
 
 Rows against PyTorch need it installed beside smelt (2.13 is the peer that the targets name). The table is printed and
-written to bench/results/<date>-<cpu>-<cores>c/claims.json; rows that were not run this time keep their last entry there.
+written to bench/results/<date>-<cpu>-<isa>-<cores>c/claims.json; rows that were not run this time keep their last entry there.
 """
 
 from __future__ import annotations
@@ -502,7 +502,8 @@ def make_test() -> Row:
 
 def results_path() -> Path:
     cpu = re.sub(r"[^a-z0-9]+", "-", smelt._core.cpu_model().lower()).strip("-")
-    return ROOT / "bench" / "results" / f"{datetime.date.today()}-{cpu}-{os.cpu_count()}c" / "claims.json"
+    machine = f"{cpu}-{smelt.runtime.info()['isa']}-{os.cpu_count()}c"  # one CPU name covers several generations
+    return ROOT / "bench" / "results" / f"{datetime.date.today()}-{machine}" / "claims.json"
 
 
 def commit() -> str:

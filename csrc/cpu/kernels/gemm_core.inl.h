@@ -154,10 +154,13 @@ class BlockedProduct {
     }
   }
 
-  // Sums that are wider than c: on the stack where the depth is one block, else in `partial` from block to block.
+  // Sums that are wider than c: where the depth is one block, in registers or on the stack, else in `partial` from block to
+  // block.
   void narrow_tile(const Part<T>& part, const T* a, const T* b, int64_t i0, int64_t j, C* const* c_rows, int rows, int width,
                    Epilogue<T> e) const {
     const bool first_depth = part.p0 == 0;
+    if constexpr (Shape::kNarrows)
+      if (first_depth && e.last) return Shape::template run<layout>(part.depth, a, b, c_rows, rows, width, e);
     T scratch[Shape::kMr * Shape::kNr];
     T* sums[Shape::kMr];
     for (int i = 0; i < Shape::kMr; ++i)

@@ -33,14 +33,14 @@ void pack_transpose(const S* src, int64_t ld, int64_t k, int count, int width, T
       int64_t p = 0;
       for (; p + kB <= k; p += kB) {
         if constexpr (__is_same(S, float)) {
-          transpose_square(src + i * ld + p, ld, dst + p * width + i, width);
+          transpose_square(src + i * ld + p, 4 * ld, dst + p * width + i, width);
         } else {
           float wide[kB * kB];
           for (int j = 0; j < kB; ++j)
             each_vector<VecF>(kB, [&](int64_t c, int lanes) {
               store(wide + j * kB + c, load<VecF>(src + (i + j) * ld + p + c, lanes), lanes);
             });
-          transpose_square(wide, kB, dst + p * width + i, width);
+          transpose_square(wide, 4 * kB, dst + p * width + i, width);
         }
       }
       for (; p < k; ++p)

@@ -71,20 +71,33 @@ __attribute__((noinline)) void finish_tile(typename V::T* const* sums, C* const*
     });
 }
 
-// A tile's sums from registers. Most tiles of a large product are whole and have nothing done to them.
+// A tile's sums from registers. Most tiles of a large product are whole, with no more than a bias and a ReLU at their end.
 template <class V, int R, int NV, class C>
 SMELT_INLINE void write_tile(const V (&acc)[R][NV], C* const* c_rows, int rows, int columns, const Epilogue<typename V::T>& e) {
-  const bool finish = e.last && (e.bias || e.residual || e.activation != Activation::none);
-  if (rows == R && columns == NV * V::W && !finish) {
-    const V alpha = V::set(e.alpha);
+  const bool relu = e.last && e.activation == Activation::relu, biased = e.last && e.bias;
+  const bool more = e.last && (e.residual || (e.activation != Activation::none && !relu));
+  if (rows == R && columns == NV * V::W && !more) {
+    if (e.alpha == 1 && !e.add && !biased && !relu) {
 #pragma GCC unroll 16
-    for (int i = 0; i < R; ++i)
+      for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) {
+        for (int j = 0; j < NV; ++j) acc[i][j].store(c_rows[i] + j * V::W);
+      return;
+    }
+    const V alpha = V::set(e.alpha);
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      const V bias = biased ? V::load(e.bias + j * V::W) : V::zero();
+#pragma GCC unroll 16
+      for (int i = 0; i < R; ++i) {
         C* c = c_rows[i] + j * V::W;
-        const V v = alpha * acc[i][j];
-        (e.add ? V::load(c) + v : v).store(c);
+        V v = alpha * acc[i][j];
+        if (e.add) v = V::load(c) + v;
+        if (biased) v = v + bias;
+        if (relu) v = activate(Activation::relu, v);
+        v.store(c);
       }
+    }
     return;
   }
   typename V::T sums[R * NV * V::W];
@@ -99,8 +112,8 @@ SMELT_INLINE void write_tile(const V (&acc)[R][NV], C* const* c_rows, int rows, 
 }
 
 // c[i][j] over a tile of `rows` <= R rows and `columns` columns, c_rows[i] being the row's first element of this tile.
-template <class Shape, int R, int NV, LayoutA layout, class T>
-__attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T* const* c_rows, int rows, int columns,
+template <class Shape, int R, int NV, LayoutA layout, class T, class C>
+__attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, C* const* c_rows, int rows, int columns,
                                             const Epilogue<T>& e) {
   using V = typename Shape::Vector;
   V acc[R][NV];
@@ -160,8 +173,8 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, T
 }
 
 // The smallest micro-kernel that covers the tile: rows in steps of 2, one vector or all of them.
-template <class Shape, LayoutA layout, int R = 2, class T>
-inline void run_tile(int64_t k, const T* a, const T* b, T* const* c_rows, int rows, int columns, const Epilogue<T>& e) {
+template <class Shape, LayoutA layout, int R = 2, class T, class C>
+inline void run_tile(int64_t k, const T* a, const T* b, C* const* c_rows, int rows, int columns, const Epilogue<T>& e) {
   if constexpr (R < Shape::kMr) {
     if (rows > R) return run_tile<Shape, layout, R + 2>(k, a, b, c_rows, rows, columns, e);
   }
@@ -179,6 +192,7 @@ struct Tile {  // float64 has one lane: a small tile for checks
   static constexpr int kVectors = __is_same(V, VecF) ? kTileVectors : 4;
   static constexpr int kNr = kVectors * V::W;
   static constexpr int kDepthStep = 1;             // whole ones make up a product's depth
+  static constexpr bool kNarrows = false;          // whether it writes results narrower than the sums
   static constexpr int64_t kPitch = kBlockK + 16;  // of a packed row of A: no power of two
   static constexpr int64_t kPanel = kMr * kPitch;  // elements of a panel of A
   struct Scope {};                                 // what a thread needs while it multiplies

@@ -125,11 +125,24 @@ def _repeats(function: Callable[[], Any], seconds: float) -> int:
     return max(1, int(seconds / once))
 
 
-_SETTLE = 0.01  # seconds; threads of a pool wait actively for some milliseconds after their work
+_SETTLE = 0.01  # seconds of calls that are not counted
+_SLICE, _LONGEST_REST = 0.002, 0.25  # seconds
+
+
+def _rest() -> None:
+    """Sleeps until this process does nothing: threads of a pool wait actively after their work, some for 10 ms and more,
+    which is the next one's time where all CPUs are needed."""
+    end = time.perf_counter() + _LONGEST_REST
+    while time.perf_counter() < end:
+        begin = time.process_time()
+        time.sleep(_SLICE)
+        if time.process_time() - begin < 0.2 * _SLICE:
+            return
 
 
 def _time(function: Callable[[], Any], repeats: int) -> float:
-    """Seconds of one call. Calls before it are not counted: the rival's threads fall asleep, its data leave the caches."""
+    """Seconds of one call, after the rival's threads have fallen asleep and its data have left the caches."""
+    _rest()
     begin = time.perf_counter()
     while time.perf_counter() - begin < _SETTLE:
         function()
@@ -224,7 +237,8 @@ class Race:
 
 
 def race(functions: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02, warmup: int = 3) -> Race:
-    """Times functions in turn; each round begins with another. Before each measurement a function runs uncounted for 10 ms.
+    """Times functions in turn; each round begins with another. Before each measurement the process sleeps until
+    it uses no CPU, then the function runs uncounted for 10 ms.
 
     Args:
         functions: by name.

@@ -13,10 +13,11 @@ struct PairTile {
   static constexpr int kMr = 32, kNr = 32, kDepthStep = 16;
   static constexpr int64_t kPanel = kMr * kBlockK;
   static constexpr LayoutA kLayout = LayoutA::tiles, kLayoutTransposed = LayoutA::tiles;
+  static constexpr bool kNarrows = true;
   using Scope = TileScope;
 
-  template <LayoutA layout>
-  static void run(int64_t k, const float* a, const float* b, float* const* c_rows, int rows, int columns,
+  template <LayoutA layout, class C>
+  static void run(int64_t k, const float* a, const float* b, C* const* c_rows, int rows, int columns,
                   const Epilogue<float>& e) {
     static_assert(layout == LayoutA::tiles);
     alignas(64) float sums[kMr][kNr];

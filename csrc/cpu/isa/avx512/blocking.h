@@ -2,9 +2,9 @@
 #pragma once
 namespace smelt {
 namespace {
-constexpr int kTileM = 14, kTileVectors = 2;  // a tile of rows by vectors that stays in registers
-constexpr int kPanelsA = 1;                   // panels of A that meet one panel of B after the other
-constexpr long kBlockK = 384, kBlockN = 512;  // longest depth of a tile, columns that are packed together
-constexpr long kBlockB = kBlockK * kBlockN;   // elements of B that are packed together, whole blocks of the depth
+constexpr int kTileM = 6, kTileVectors = 4;    // a tile of rows by vectors that stays in registers
+constexpr int kPanelsA = 16;                   // panels of A that meet one panel of B after the other
+constexpr long kBlockK = 384, kBlockN = 1024;  // longest depth of a tile, columns that are packed together
+constexpr long kBlockB = kBlockK * kBlockN;    // elements of B that are packed together, whole blocks of the depth
 }  // namespace
 }  // namespace smelt

@@ -37,6 +37,9 @@ struct VecF {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
   }
   static VecF widen(__m256i h, const float16*) { return {_mm512_cvtph_ps(h)}; }
+#ifdef __AVX512BF16__
+  __m256i narrow(bfloat16*) const { return (__m256i)_mm512_cvtneps_pbh(v); }  // subnormal numbers become 0
+#else
   __m256i narrow(bfloat16*) const {
     const __m512i u = _mm512_castps_si512(v), high = _mm512_srli_epi32(u, 16);
     const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
@@ -44,6 +47,7 @@ struct VecF {
     const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
     return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)));
   }
+#endif
   __m256i narrow(float16*) const { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
   template <class H>
   static VecF load(const H* p) {  // a half of either kind

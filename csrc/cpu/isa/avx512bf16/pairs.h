@@ -25,13 +25,14 @@ struct PairTile {
   using Vector = VecF;
   static constexpr int kMr = kTileM, kVectors = kTileVectors, kNr = kVectors * VecF::W;
   static constexpr int kDepthStep = 1;
+  static constexpr bool kNarrows = true;
   static constexpr int64_t kPitch = kBlockK + 16;
   static constexpr int64_t kPanel = kMr * kPitch;
   static constexpr LayoutA kLayout = LayoutA::rows, kLayoutTransposed = LayoutA::interleaved;
   struct Scope {};
   static VecF multiply_add(VecF a, VecF b, VecF c) { return multiply_add_pairs(a, b, c); }
-  template <LayoutA layout>
-  static void run(int64_t k, const float* a, const float* b, float* const* c_rows, int rows, int columns,
+  template <LayoutA layout, class C>
+  static void run(int64_t k, const float* a, const float* b, C* const* c_rows, int rows, int columns,
                   const Epilogue<float>& e) {
     run_tile<PairTile, layout>(k, a, b, c_rows, rows, columns, e);
   }

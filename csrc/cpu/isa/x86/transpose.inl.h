@@ -1,4 +1,4 @@
-// A square of floats, transposed in 256-bit registers: dst[j * dst_ld + i] = src[i * src_ld + j].
+// A square of 32-bit words, transposed in 256-bit registers: dst[j * dst_ld + i] is word j of row i, the rows `src_bytes` apart.
 #pragma once
 #include <immintrin.h>
 
@@ -9,15 +9,16 @@ namespace {
 
 constexpr int kTransposeBlock = 8;
 
-inline void transpose_square(const float* src, int64_t src_ld, float* dst, int64_t dst_ld) {
+inline void transpose_square(const void* src, int64_t src_bytes, float* dst, int64_t dst_ld) {
+  const auto row = [&](int i) { return reinterpret_cast<const float*>(static_cast<const char*>(src) + i * src_bytes); };
   // Rows i and i + 4 share a register, so the exchange across its halves is done by the loads.
   __m256 r[8];
 #pragma GCC unroll 8
   for (int half = 0; half < 2; ++half)
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const __m128 low = _mm_loadu_ps(src + i * src_ld + half * 4);
-      const __m128 high = _mm_loadu_ps(src + (i + 4) * src_ld + half * 4);
+      const __m128 low = _mm_loadu_ps(row(i) + half * 4);
+      const __m128 high = _mm_loadu_ps(row(i + 4) + half * 4);
       r[half * 4 + i] = _mm256_insertf128_ps(_mm256_castps128_ps256(low), high, 1);
     }
 #pragma GCC unroll 2

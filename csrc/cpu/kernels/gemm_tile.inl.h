@@ -172,16 +172,16 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, C
   write_tile<V, R, NV>(acc, c_rows, rows, columns, e);
 }
 
-// The smallest micro-kernel that covers the tile: rows in steps of 2, one vector or all of them.
+// The smallest micro-kernel that covers the tile: rows in steps of 2, one vector, two or all of them.
 template <class Shape, LayoutA layout, int R = 2, class T, class C>
 inline void run_tile(int64_t k, const T* a, const T* b, C* const* c_rows, int rows, int columns, const Epilogue<T>& e) {
   if constexpr (R < Shape::kMr) {
     if (rows > R) return run_tile<Shape, layout, R + 2>(k, a, b, c_rows, rows, columns, e);
   }
-  if (columns <= Shape::Vector::W)
-    micro_kernel<Shape, R, 1, layout>(k, a, b, c_rows, rows, columns, e);
-  else
-    micro_kernel<Shape, R, Shape::kVectors, layout>(k, a, b, c_rows, rows, columns, e);
+  if (columns <= Shape::Vector::W) return micro_kernel<Shape, R, 1, layout>(k, a, b, c_rows, rows, columns, e);
+  if constexpr (Shape::kVectors > 2)
+    if (columns <= 2 * Shape::Vector::W) return micro_kernel<Shape, R, 2, layout>(k, a, b, c_rows, rows, columns, e);
+  micro_kernel<Shape, R, Shape::kVectors, layout>(k, a, b, c_rows, rows, columns, e);
 }
 
 // What the loops around it know of a tile. This one's elements are those of the product.

@@ -4,8 +4,8 @@
     python bench/claims.py --only gemm cnn    # rows whose name contains one of the words
     python bench/claims.py --list
 
-Rows against PyTorch need it installed beside smelt (2.13 is the peer that the targets name). The table is printed and
-written to bench/results/<date>-<cpu>-<isa>-<cores>c/claims.json; rows that were not run this time keep their last entry there.
+Rows against PyTorch need it installed beside smelt (2.13 is the peer that the targets name). The table is printed and written
+to bench/results/<date>-<cpu>-<isa>-<cores>c/claims.json; rows that were not run this time keep their last entry there.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 // The machine: threads, memory, instruction sets, candidates, check mode.
 #include "bindings/common.h"
+#include "core/event.h"
 #include "core/philox.h"
 #include "core/thread_pool.h"
 #include "cpu/cpu_info.h"
@@ -16,6 +17,10 @@ PyObject* exception_type(ErrorKind kind) {
     case ErrorKind::buffer: return PyExc_BufferError;
     default: return PyExc_RuntimeError;
   }
+}
+
+DeviceKind parse_kind(const std::string& kind) {
+  return kind == "cuda" ? DeviceKind::cuda : kind == "emu" ? DeviceKind::emu : DeviceKind::cpu;
 }
 
 CachingAllocator& allocator_of(const std::string& name) {
@@ -44,7 +49,36 @@ void register_runtime(py::module_& m) {
     d["cached"] = s.cached;
     d["allocations"] = s.allocations;
     d["system_allocations"] = s.system_allocations;
+    d["limit"] = s.limit;
     return d;
+  });
+  py::class_<Event>(m, "Event")
+      .def(py::init([](const std::string& device) { return std::make_unique<Event>(parse_device(device)); }))
+      .def("record", &Event::record)
+      .def("is_done", &Event::is_done)
+      .def("synchronize", &Event::wait, py::call_guard<py::gil_scoped_release>())
+      .def("seconds_until", &Event::seconds_until, py::call_guard<py::gil_scoped_release>());
+  m.def("set_memory_limit", [](int64_t bytes, const std::string& device) { allocator_of(device).set_limit(bytes); });
+  m.def("device_count", [](const std::string& kind) { return backend(parse_kind(kind)).devices; });
+  m.def("device_info", [](const std::string& name) {
+    const Device device = parse_device(name);
+    const Backend& b = backend(device);
+    DeviceInfo info;
+    if (!b.module || !b.module->info(device.index, &info)) fail(ErrorKind::runtime, "device", b.module ? b.module->error() : "must be a GPU, got 'cpu'");
+    py::dict d;
+    d["name"] = info.name;
+    d["compute_capability"] = py::make_tuple(info.compute_capability / 10, info.compute_capability % 10);
+    d["multiprocessors"] = info.multiprocessors;
+    d["memory"] = info.memory;
+    d["free_memory"] = info.free_memory;
+    return d;
+  });
+  m.def("synchronize", [](const std::string& name) {
+    const Device device = parse_device(name);
+    const OpScope scope("synchronize");
+    const Backend& b = backend(device);
+    const WithoutInterpreterLock unlocked(true);
+    b.synchronize(device);
   });
   m.def("reset_peak_memory", [](const std::string& device) { allocator_of(device).reset_peak(); });
   m.def("empty_cache", [](const std::string& device) { allocator_of(device).empty_cache(); });
@@ -56,7 +90,7 @@ void register_runtime(py::module_& m) {
   m.def("max_isa", [] { return isa_name(max_isa()); });
   m.def("set_max_isa", [](const std::string& name) { set_max_isa(parse_isa(name)); });
   m.def("why_unavailable", [](const std::string& kind) {
-    return backend(kind == "cuda" ? DeviceKind::cuda : kind == "emu" ? DeviceKind::emu : DeviceKind::cpu).why_unavailable;
+    return backend(parse_kind(kind)).why_unavailable;
   });
 
   m.def("dry_run_active", dry_run::active);

@@ -46,10 +46,10 @@ void* CachingAllocator::allocate(size_t bytes) {
     blocks.pop_back();
     stats_.cached -= static_cast<int64_t>(size);
   } else {
-    p = source_.allocate(device_, size);
+    p = from_device(size);
     if (!p) {
       empty_cache_locked();
-      p = source_.allocate(device_, size);
+      p = from_device(size);
       if (!p) return nullptr;
     }
     ++stats_.system_allocations;
@@ -58,6 +58,12 @@ void* CachingAllocator::allocate(size_t bytes) {
   stats_.in_use += static_cast<int64_t>(size);
   stats_.peak_in_use = std::max(stats_.peak_in_use, stats_.in_use);
   return p;
+}
+
+void* CachingAllocator::from_device(size_t size) {
+  const auto wanted = static_cast<int64_t>(size);
+  if (stats_.limit && (wanted > stats_.limit || stats_.in_use + stats_.cached > stats_.limit - wanted)) return nullptr;
+  return source_.allocate(device_, size);
 }
 
 void CachingAllocator::release(void* p, size_t bytes) {
@@ -81,6 +87,12 @@ void CachingAllocator::empty_cache_locked() {
     blocks.clear();
   }
   stats_.cached = 0;
+}
+
+void CachingAllocator::set_limit(int64_t bytes) {
+  std::lock_guard lock(mutex_);
+  stats_.limit = bytes;
+  if (bytes && stats_.in_use + stats_.cached > bytes) empty_cache_locked();
 }
 
 MemoryStats CachingAllocator::stats() {

@@ -15,6 +15,7 @@ struct MemoryStats {
   int64_t cached = 0;       // bytes kept for later requests
   int64_t allocations = 0;  // requests so far
   int64_t system_allocations = 0;  // those that the system had to serve
+  int64_t limit = 0;               // most bytes that are taken from the device, cache included; 0 without one
 };
 
 class CachingAllocator {
@@ -33,10 +34,11 @@ class CachingAllocator {
   // `exact`: blocks have no slack and are given back at once, so that whoever watches memory sees where they end.
   explicit CachingAllocator(Source source, int device = 0, bool exact = kExact) : source_(source), device_(device), exact_(exact) {}
 
-  // At least `bytes` bytes, aligned to 64; null when the device has no more even after the cache is emptied.
+  // At least `bytes` bytes, aligned to 64; null when the device, or the limit, has no more even after the cache is emptied.
   void* allocate(size_t bytes);
   void release(void* p, size_t bytes);  // with the `bytes` of the request
   void empty_cache();
+  void set_limit(int64_t bytes);  // 0: none
   MemoryStats stats();
   void reset_peak();
 
@@ -46,6 +48,7 @@ class CachingAllocator {
  private:
   size_t size_class(size_t bytes) const;
   void empty_cache_locked();
+  void* from_device(size_t size);  // null when there is no memory, or the limit is reached
 
   Source source_;
   int device_;

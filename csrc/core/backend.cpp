@@ -117,11 +117,15 @@ void* allocate(Device device, size_t bytes) {
   const Backend& b = backend(device);
   void* const p = b.allocators[device.index]->allocate(bytes);
   if (p) return p;
+  const MemoryStats stats = b.allocators[device.index]->stats();
+  if (stats.limit)
+    fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes, " bytes on ", device, ": the limit is ", stats.limit,
+         " bytes, tensors hold ", stats.in_use);
   DeviceInfo info;
   if (!b.module || !b.module->info(device.index, &info))
     fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes, " bytes on ", device);
   fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes, " bytes on ", device, ": ", info.free_memory, " of ", info.memory,
-       " are free, tensors hold ", b.allocators[device.index]->stats().in_use);
+       " are free, tensors hold ", stats.in_use);
 }
 
 // Of a device that is gone too: in a forked child the tensors of its parent end as well.

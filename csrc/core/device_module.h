@@ -29,6 +29,14 @@ struct DeviceModule {
   bool (*copy)(int device, void* to, const void* from, size_t bytes, CopyKind kind);
   bool (*synchronize)(int device);
 
+  // Moments of that stream. What was never recorded is done.
+  void* (*make_event)(int device);  // null when it cannot be had
+  void (*release_event)(void* event);
+  bool (*record_event)(int device, void* event);
+  bool (*event_done)(void* event, bool* done);
+  bool (*wait_event)(void* event);
+  bool (*event_seconds)(void* begin, void* end, double* seconds);  // both recorded and done
+
   // Where kernels write what they find wrong, and what it was: false when there is nothing. The device must be waited for before.
   DeviceFault* (*fault)(int device);
   bool (*take_fault)(int device, DeviceFault* fault);

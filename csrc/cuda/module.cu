@@ -67,6 +67,30 @@ bool copy(int device, void* to, const void* from, size_t bytes, CopyKind kind) {
   return kind == CopyKind::within || synchronize(device);
 }
 
+void* make_event(int device) {
+  cudaEvent_t e = nullptr;
+  if (!succeeded(cudaSetDevice(device), "cudaSetDevice") || !succeeded(cudaEventCreate(&e), "cudaEventCreate")) return nullptr;
+  return e;
+}
+void release_event(void* event) { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
+bool record_event(int device, void* event) {
+  const auto s = static_cast<cudaStream_t>(stream(device));
+  return succeeded(cudaEventRecord(static_cast<cudaEvent_t>(event), s), "cudaEventRecord");
+}
+bool event_done(void* event, bool* done) {
+  const cudaError_t found = cudaEventQuery(static_cast<cudaEvent_t>(event));
+  *done = found == cudaSuccess;
+  return found == cudaErrorNotReady || succeeded(found, "cudaEventQuery");
+}
+bool wait_event(void* event) { return succeeded(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize"); }
+bool event_seconds(void* begin, void* end, double* seconds) {
+  float milliseconds = 0;
+  const auto first = static_cast<cudaEvent_t>(begin), last = static_cast<cudaEvent_t>(end);
+  if (!succeeded(cudaEventElapsedTime(&milliseconds, first, last), "cudaEventElapsedTime")) return false;
+  *seconds = 1e-3 * milliseconds;
+  return true;
+}
+
 // In memory of the host that the device writes to.
 std::vector<DeviceFault*> g_faults;
 DeviceFault* fault(int device) { return g_faults[static_cast<size_t>(device)]; }
@@ -110,7 +134,8 @@ std::string open() {
     g_streams.push_back(s);
     g_faults.push_back(f);
   }
-  g_module = {usable, info, allocate, release, stream, copy, synchronize, fault, take_fault, false, error, each_kernel};
+  g_module = {usable,      info,         allocate,   release,    stream,        copy,  synchronize, make_event, release_event,
+              record_event, event_done,  wait_event, event_seconds, fault,      take_fault, false, error,     each_kernel};
   return "";
 }
 

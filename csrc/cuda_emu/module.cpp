@@ -1,4 +1,5 @@
 // The emulator as a device: what _emu.so gives to the core. Copies and kernels are done when their call returns.
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 
@@ -23,6 +24,20 @@ bool copy(int, void* to, const void* from, size_t bytes, CopyKind) {
   return true;
 }
 bool synchronize(int) { return true; }
+// Nothing is ever pending: an event is the time of its record.
+using Clock = std::chrono::steady_clock;
+void* make_event(int) { return new Clock::time_point(Clock::now()); }
+void release_event(void* event) { delete static_cast<Clock::time_point*>(event); }
+bool record_event(int, void* event) {
+  *static_cast<Clock::time_point*>(event) = Clock::now();
+  return true;
+}
+bool event_done(void*, bool* done) { return *done = true; }
+bool wait_event(void*) { return true; }
+bool event_seconds(void* begin, void* end, double* seconds) {
+  *seconds = std::chrono::duration<double>(*static_cast<Clock::time_point*>(end) - *static_cast<Clock::time_point*>(begin)).count();
+  return true;
+}
 DeviceFault* fault(int device) {
   static DeviceFault* const kFaults = [] {
     auto* faults = static_cast<DeviceFault*>(emu::device_allocate(0, 2 * sizeof(DeviceFault)));
@@ -51,6 +66,8 @@ extern "C" __attribute__((visibility("default"))) const smelt::DeviceModule* sme
     return nullptr;
   }
   if (const char* seed = std::getenv("SMELT_EMU_ORDER")) emu::set_order(std::strtoull(seed, nullptr, 10));
-  static const DeviceModule kModule{2, info, emu::device_allocate, emu::device_release, stream, copy, synchronize, fault, take_fault, true, emu::error, each_kernel};
+  static const DeviceModule kModule{2,           info,          emu::device_allocate, emu::device_release, stream,        copy,  synchronize,
+                                    make_event,  release_event, record_event,         event_done,          wait_event,    event_seconds,
+                                    fault,       take_fault,    true,                 emu::error,          each_kernel};
   return &kModule;
 }

@@ -34,11 +34,12 @@ from .runtime import (
     get_num_threads,
     memory_stats,
     reset_peak_memory,
+    set_memory_limit,
     set_num_threads,
 )
 
 if TYPE_CHECKING:  # these load when used
-    from . import bench, data, datasets, metrics, train
+    from . import bench, cuda, data, datasets, metrics, train
     from .profiler import Profile, profile
     from .recorded import Capture, Plan, capture
     from .serialization import load, read_metadata, register, save
@@ -75,6 +76,7 @@ __all__ = [
     "autocast_policies",
     "bench",
     "capture",
+    "cuda",
     "data",
     "datasets",
     "empty_cache",
@@ -98,12 +100,13 @@ __all__ = [
     "runtime",
     "save",
     "schedule",
+    "set_memory_limit",
     "set_num_threads",
     "train",
     "unfreeze",
 ]
 
-_MODULES = ("bench", "data", "datasets", "metrics", "train")
+_MODULES = ("bench", "cuda", "data", "datasets", "metrics", "train")
 _NAMES = {
     "Trainer": "train",
     **dict.fromkeys(("Capture", "Plan", "capture"), "recorded"),

@@ -13,6 +13,7 @@ __all__ = [
     "info",
     "memory_stats",
     "reset_peak_memory",
+    "set_memory_limit",
     "set_num_threads",
 ]
 
@@ -60,7 +61,8 @@ def memory_stats(device: str = "cpu") -> dict[str, int]:
         device: the device.
 
     Returns:
-        Bytes ``in_use``, ``peak_in_use`` and ``cached``, and numbers of ``allocations`` and ``system_allocations``.
+        Bytes ``in_use``, ``peak_in_use`` and ``cached``, numbers of ``allocations`` and ``system_allocations``, and the
+        ``limit`` of :func:`set_memory_limit` in bytes, 0 without one.
 
     Example:
         >>> x = smelt.zeros(1000)
@@ -80,6 +82,33 @@ def reset_peak_memory(device: str = "cpu") -> None:
         >>> smelt.reset_peak_memory()
     """
     _core.reset_peak_memory(device)
+
+
+def set_memory_limit(limit: int | None, device: str = "cpu") -> None:
+    """Caps what the allocator of a device takes from the system, memory kept for later requests included.
+
+    A request beyond it first empties the cache and then fails with a MemoryError that says what was asked for and what
+    tensors hold; everything stays usable. Memory that tensors hold already is not touched.
+
+    Args:
+        limit: bytes; None for none.
+        device: the device.
+
+    Raises:
+        TypeError: the limit is not a whole number.
+        ValueError: it is not positive.
+
+    Example:
+        >>> smelt.set_memory_limit(1 << 40)
+        >>> smelt.memory_stats()["limit"]
+        1099511627776
+        >>> smelt.set_memory_limit(None)
+    """
+    if limit is not None:
+        limit = as_whole("set_memory_limit: the limit", limit)
+        if not 0 < limit < 1 << 63:
+            raise ValueError(f"set_memory_limit: the limit must be a positive number of bytes, got {limit}")
+    _core.set_memory_limit(limit or 0, device)
 
 
 def empty_cache(device: str = "cpu") -> None:

@@ -1,0 +1,236 @@
+"""NVIDIA GPUs: what is there, waiting for it, its memory, and times measured on it.
+
+Kernels and copies of a device run in order, behind the Python program, which waits only where it reads values. All functions
+take the name of a device, ``"cuda"`` for the first one, ``"cuda:1"`` for the second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _core, runtime
+from .functions._types import names_device
+
+__all__ = [
+    "Event",
+    "device_count",
+    "device_info",
+    "empty_cache",
+    "is_available",
+    "memory_stats",
+    "reset_peak_memory",
+    "set_memory_limit",
+    "synchronize",
+]
+
+
+def is_available() -> bool:
+    """Whether this build has CUDA kernels and this machine a GPU that can run them; ``smelt info`` says why not.
+
+    Returns:
+        Whether tensors can be made with ``device="cuda"``.
+
+    Example:
+        >>> smelt.cuda.is_available() == (smelt.cuda.device_count() > 0)
+        True
+    """
+    return device_count() > 0
+
+
+def device_count() -> int:
+    """How many GPUs there are.
+
+    Returns:
+        The number; 0 without a driver, a GPU, or CUDA kernels in this build.
+
+    Example:
+        >>> smelt.cuda.device_count() >= 0
+        True
+    """
+    return _core.device_count("cuda")
+
+
+def device_info(device: str = "cuda") -> dict[str, Any]:
+    """What a GPU is.
+
+    Args:
+        device: its name.
+
+    Returns:
+        ``name``, ``compute_capability`` as (major, minor), ``multiprocessors``, and bytes of ``memory`` and ``free_memory``.
+
+    Raises:
+        RuntimeError: it is not there, or the driver reports an error.
+
+    Example:
+        >>> if smelt.cuda.is_available():
+        ...     print(smelt.cuda.device_info()["name"])
+    """
+    return _core.device_info(_gpu("device_info", device))
+
+
+def synchronize(device: str = "cuda") -> None:
+    """Waits until everything that was given to a device is done. On the CPU kernels are done when their call returns.
+
+    Args:
+        device: its name.
+
+    Raises:
+        RuntimeError: it is not there, or a kernel has failed.
+        IndexError: an index that an earlier op was given lies outside; the error names the op.
+
+    Example:
+        >>> if smelt.cuda.is_available():
+        ...     smelt.cuda.synchronize()
+    """
+    _core.synchronize(_gpu("synchronize", device))
+
+
+def memory_stats(device: str = "cuda") -> dict[str, int]:
+    """:func:`smelt.memory_stats` of a GPU.
+
+    Args:
+        device: its name.
+
+    Returns:
+        Bytes ``in_use``, ``peak_in_use``, ``cached`` and ``limit``, numbers of ``allocations`` and ``system_allocations``.
+
+    Raises:
+        RuntimeError: it is not there.
+
+    Example:
+        >>> if smelt.cuda.is_available():
+        ...     print(smelt.cuda.memory_stats()["in_use"])
+    """
+    return runtime.memory_stats(device)
+
+
+def reset_peak_memory(device: str = "cuda") -> None:
+    """:func:`smelt.reset_peak_memory` of a GPU.
+
+    Args:
+        device: its name.
+
+    Raises:
+        RuntimeError: it is not there.
+
+    Example:
+        >>> if smelt.cuda.is_available():
+        ...     smelt.cuda.reset_peak_memory()
+    """
+    runtime.reset_peak_memory(device)
+
+
+def empty_cache(device: str = "cuda") -> None:
+    """:func:`smelt.empty_cache` of a GPU: other processes can have that memory.
+
+    Args:
+        device: its name.
+
+    Raises:
+        RuntimeError: it is not there.
+
+    Example:
+        >>> if smelt.cuda.is_available():
+        ...     smelt.cuda.empty_cache()
+    """
+    runtime.empty_cache(device)
+
+
+def set_memory_limit(limit: int | None, device: str = "cuda") -> None:
+    """:func:`smelt.set_memory_limit` of a GPU.
+
+    Args:
+        limit: bytes; None for none.
+        device: its name.
+
+    Raises:
+        TypeError, ValueError: the limit is not a positive whole number.
+        RuntimeError: the device is not there.
+
+    Example:
+        >>> if smelt.cuda.is_available():
+        ...     smelt.cuda.set_memory_limit(8 << 30)
+    """
+    runtime.set_memory_limit(limit, device)
+
+
+class Event:
+    """A moment in what a device does, to wait for or to measure between.
+
+    Args:
+        device: the name of a GPU.
+
+    Raises:
+        RuntimeError: it is not there.
+
+    Example:
+        >>> if smelt.cuda.is_available():
+        ...     x = smelt.ones(4096, 4096, device="cuda")
+        ...     begin, end = smelt.cuda.Event(), smelt.cuda.Event()
+        ...     begin.record()
+        ...     y = x @ x
+        ...     end.record()
+        ...     print(f"{begin.seconds_until(end):.6f} s")
+    """
+
+    def __init__(self, device: str = "cuda") -> None:
+        self._event = _core.Event(_gpu("Event", device))
+        self.device = device
+
+    def record(self) -> None:
+        """Marks the moment after all that was given to the device so far.
+
+        Example:
+            >>> if smelt.cuda.is_available():
+            ...     smelt.cuda.Event().record()
+        """
+        self._event.record()
+
+    def is_done(self) -> bool:
+        """Whether the device has come to the moment that was recorded. Does not wait.
+
+        Returns:
+            True for an event that was never recorded.
+
+        Example:
+            >>> if smelt.cuda.is_available():
+            ...     print(smelt.cuda.Event().is_done())
+        """
+        return self._event.is_done()
+
+    def synchronize(self) -> None:
+        """Waits until the device has come to the moment that was recorded.
+
+        Example:
+            >>> if smelt.cuda.is_available():
+            ...     smelt.cuda.Event().synchronize()
+        """
+        self._event.synchronize()
+
+    def seconds_until(self, later: Event) -> float:
+        """Time on the device from this moment to a later one; waits for that one.
+
+        Args:
+            later: an event of the same device, recorded after this one.
+
+        Returns:
+            Seconds, in steps of about half a microsecond.
+
+        Raises:
+            ValueError: it belongs to another device, or one of the two was never recorded.
+
+        Example:
+            >>> if smelt.cuda.is_available():
+            ...     begin, end = smelt.cuda.Event(), smelt.cuda.Event()
+            ...     begin.record()
+            ...     end.record()
+            ...     print(begin.seconds_until(end) >= 0)
+        """
+        return self._event.seconds_until(later._event)
+
+
+def _gpu(function: str, device: str) -> str:
+    if not names_device(device) or device.partition(":")[0] == "cpu":
+        raise ValueError(f"{function}: must be a GPU ('cuda' or 'cuda:<index>'), got {device!r}")
+    return device

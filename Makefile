@@ -5,6 +5,7 @@
 # make lint    style, types, generated files
 # make asan    the tests of the core under AddressSanitizer and UndefinedBehaviorSanitizer
 # make tsan    the tests of the thread pool under ThreadSanitizer
+# make cuda    compiles the CUDA kernels (no GPU needed) and runs their tests by the emulator
 # make wheel   builds a wheel into dist/
 # make clean   removes everything that these commands make
 PYTHON ?= python3
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake python -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test claims bench lint asan tsan wheel clean
+.PHONY: demo test claims bench lint asan tsan cuda wheel clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +48,9 @@ asan: $(VENV)/.installed-test
 
 tsan: $(VENV)/.installed-test
 	bash tools/sanitize.sh thread $(BIN)/python
+
+cuda: $(VENV)/.installed-test
+	bash tools/cuda.sh $(BIN)/python
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --outdir dist .

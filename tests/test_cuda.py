@@ -144,3 +144,79 @@ def test_a_forked_child_gets_a_sentence():
             os._exit(0 if "forked" in str(error) else 1)
         os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+# --------------------------------------------------------------------------------------------------------------- TF32
+
+
+@pytest.fixture
+def tf32():
+    smelt.set_float32_matmul("tf32")
+    yield
+    smelt.set_float32_matmul("exact")
+
+
+def to_tf32(x):
+    """The nearest number with 10 bits of mantissa, ties away from 0, as cvt.rna rounds."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
+def check_tf32(got, expected, exact, depth):
+    """`expected` is the product of rounded operands in float64, `exact` that of the operands' magnitudes."""
+    error = np.abs(got - expected)
+    assert (error <= 2.0**-23 * (depth + 4) * exact).all(), error.max()
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize(
+    "m, n, k", [(1, 1, 1), (16, 8, 8), (33, 20, 12), (64, 48, 16), (130, 7, 37), (5, 140, 1100), (128, 128, 64)]
+)
+def test_products_in_tf32(device, tf32, m, n, k, transpose_a, transpose_b):
+    rng = np.random.default_rng(m * n + k)
+    a, b = (rng.normal(size=s).astype(np.float32) for s in ((m, k), (k, n)))
+    left = smelt.tensor(a.T.copy() if transpose_a else a, device=device)
+    right = smelt.tensor(b.T.copy() if transpose_b else b, device=device)
+    got = ((left.T if transpose_a else left) @ (right.T if transpose_b else right)).numpy()
+    rounded = to_tf32(a).astype(np.float64) @ to_tf32(b).astype(np.float64)
+    check_tf32(got, rounded, np.abs(a).astype(np.float64) @ np.abs(b).astype(np.float64), k)
+    if k > 8:
+        assert (got != (a.astype(np.float64) @ b.astype(np.float64)).astype(np.float32)).any()
+
+
+@pytest.mark.parametrize("channels, outputs, groups", [(8, 12, 1), (3, 5, 1), (8, 16, 4)])
+def test_convolutions_in_tf32(device, tf32, channels, outputs, groups):
+    rng = np.random.default_rng(channels)
+    x = rng.normal(size=(2, 6, 5, channels)).astype(np.float32)
+    w = rng.normal(size=(outputs, 3, 3, channels // groups)).astype(np.float32)
+    grad = rng.normal(size=(2, 6, 5, outputs)).astype(np.float32)
+
+    def run(x, w, grad, device, dtype):
+        tensors = [smelt.tensor(v.astype(dtype), device=device, requires_grad=True) for v in (x, w)]
+        y = smelt.conv2d(*tensors, padding=1, groups=groups)
+        y.backward(smelt.tensor(grad.astype(dtype), device=device))
+        return [v.numpy() for v in (y.detach(), *(t.grad for t in tensors))]
+
+    got = run(x, w, grad, device, np.float32)
+    rounded = run(to_tf32(x), to_tf32(w), to_tf32(grad), "cpu", np.float64)
+    sizes = run(np.abs(x), np.abs(w), np.abs(grad), "cpu", np.float64)
+    for mine, expected, size in zip(got, rounded, sizes):
+        check_tf32(mine, expected, size, 9 * max(channels, outputs) + 60)
+
+
+def test_float32_is_exact_unless_asked(device):
+    assert smelt.get_float32_matmul() == "exact"
+    a = np.full((16, 16), 1 + 2.0**-20, np.float32)
+    one = smelt.tensor(a, device=device) @ smelt.tensor(np.eye(16, dtype=np.float32), device=device)
+    assert (one.numpy() == a).all()
+
+
+def test_a_mode_that_is_none():
+    with pytest.raises(ValueError, match="must be 'exact' or 'tf32', got 'fast'"):
+        smelt.set_float32_matmul("fast")
+
+
+def test_the_cpu_stays_exact(tf32):
+    a = np.full((16, 16), 1 + 2.0**-20, np.float32)
+    assert ((smelt.tensor(a) @ smelt.tensor(np.eye(16, dtype=np.float32))).numpy() == a).all()

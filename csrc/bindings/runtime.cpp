@@ -83,6 +83,9 @@ void register_runtime(py::module_& m) {
   m.def("reset_peak_memory", [](const std::string& device) { allocator_of(device).reset_peak(); });
   m.def("empty_cache", [](const std::string& device) { allocator_of(device).empty_cache(); });
 
+  m.def("tf32", tf32);
+  m.def("set_tf32", set_tf32);
+
   m.def("cpu_model", cpu::model_name);
   m.def("cpu_features", cpu::features);
   m.def("detected_isa", [] { return isa_name(cpu::detected_isa()); });

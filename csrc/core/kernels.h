@@ -40,6 +40,7 @@ struct Context {
   void (*parallel)(int threads, int64_t chunks, void (*body)(void* arg, int64_t chunk, int thread), void* arg) = nullptr;
   void* stream = nullptr;
   DeviceFault* fault = nullptr;  // where the device can write it; null on the CPU
+  bool tf32 = false;             // products of float32 may round their operands to TF32
   int64_t detail[2] = {};  // with Status::index_out_of_range: position and value
 };
 

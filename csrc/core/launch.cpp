@@ -1,5 +1,6 @@
 #include "core/launch.h"
 
+#include <atomic>
 #include <algorithm>
 #include <cstdlib>
 #include <mutex>
@@ -120,6 +121,7 @@ void launch(int slot, const void* args, Device device) {
   if (const DeviceModule* module = backend(device).module) {
     context.stream = module->stream(device.index);
     context.fault = module->fault(device.index);
+    context.tf32 = tf32();
   }
   const size_t bytes = c->workspace ? c->workspace(args, context.threads) : 0;
   if (bytes) context.workspace = allocate(device, bytes);
@@ -141,6 +143,10 @@ OpScope::~OpScope() { t_op = previous_; }
 
 void force_impl(const std::string& name) { t_forced = name; }
 const std::string& forced_impl() { return t_forced; }
+
+static std::atomic<bool> g_tf32{false};
+bool tf32() { return g_tf32; }
+void set_tf32(bool on) { g_tf32 = on; }
 
 Isa max_isa() { return isa_setting(); }
 

@@ -43,6 +43,9 @@ class OpScope {
 // Restricts this thread's choice: a candidate's full name, or a prefix that fits exactly one. Empty: no restriction.
 void force_impl(const std::string& name);
 const std::string& forced_impl();
+// Whether float32 products on a GPU may round their operands to TF32 (10 bits of mantissa). The CPU's are always exact.
+bool tf32();
+void set_tf32(bool on);
 // The highest instruction set in use: the CPU's, lowered by SMELT_MAX_ISA or set_max_isa().
 Isa max_isa();
 void set_max_isa(Isa isa);  // ValueError above what the CPU has

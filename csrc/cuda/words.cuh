@@ -104,8 +104,8 @@ SMELT_WORD void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-// d += a b with a (16, 8), b (8, 8) in tf32.
-SMELT_WORD void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+// d += a b with a (16, 8), b (8, 8) in tf32, which float stands for.
+SMELT_WORD void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float) {
   asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -194,10 +194,10 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], b
 inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float16, Site site = Site::current()) {
   half_product<float16>(d, a, b, site);
 }
-inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site = Site::current()) {
+inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float, Site site = Site::current()) {
   MatrixProduct mine{d, a, b};
   emu::meet(
-      kAllLanes, "mma_tf32", &mine,
+      kAllLanes, "mma", &mine,
       [](void* const* given, unsigned) {
         float left[16][8], right[8][8];
         const auto value = [](uint32_t bits) { return std::bit_cast<float>(bits & 0xffffe000u); };

@@ -31,9 +31,11 @@ from .functions import *  # noqa: F403
 from .precision import autocast, autocast_policies
 from .runtime import (
     empty_cache,
+    get_float32_matmul,
     get_num_threads,
     memory_stats,
     reset_peak_memory,
+    set_float32_matmul,
     set_memory_limit,
     set_num_threads,
 )
@@ -82,6 +84,7 @@ __all__ = [
     "empty_cache",
     "enable_grad",
     "freeze",
+    "get_float32_matmul",
     "get_num_threads",
     "gradcheck",
     "is_grad_enabled",
@@ -100,6 +103,7 @@ __all__ = [
     "runtime",
     "save",
     "schedule",
+    "set_float32_matmul",
     "set_memory_limit",
     "set_num_threads",
     "train",

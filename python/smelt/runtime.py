@@ -9,10 +9,12 @@ from .functions._types import as_whole
 
 __all__ = [
     "empty_cache",
+    "get_float32_matmul",
     "get_num_threads",
     "info",
     "memory_stats",
     "reset_peak_memory",
+    "set_float32_matmul",
     "set_memory_limit",
     "set_num_threads",
 ]
@@ -52,6 +54,40 @@ def get_num_threads() -> int:
         True
     """
     return _core.num_threads()
+
+
+def set_float32_matmul(mode: str) -> None:
+    """How matrix products and convolutions of float32 compute on a GPU. On the CPU they are always exact.
+
+    Args:
+        mode: ``"exact"``, as at the start, multiplies float32 as it is. ``"tf32"`` rounds operands to TF32 (8 bits of
+            exponent, 10 of mantissa) and adds in float32, which tensor cores do: the error of a product is up to 1e-3 of it.
+
+    Raises:
+        ValueError: the mode is none of these.
+
+    Example:
+        >>> smelt.set_float32_matmul("tf32")
+        >>> smelt.get_float32_matmul()
+        'tf32'
+        >>> smelt.set_float32_matmul("exact")
+    """
+    if mode not in ("exact", "tf32"):
+        raise ValueError(f"set_float32_matmul: the mode must be 'exact' or 'tf32', got {mode!r}")
+    _core.set_tf32(mode == "tf32")
+
+
+def get_float32_matmul() -> str:
+    """What :func:`set_float32_matmul` has set.
+
+    Returns:
+        ``"exact"`` or ``"tf32"``.
+
+    Example:
+        >>> smelt.get_float32_matmul()
+        'exact'
+    """
+    return "tf32" if _core.tf32() else "exact"
 
 
 def memory_stats(device: str = "cpu") -> dict[str, int]:

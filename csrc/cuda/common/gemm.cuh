@@ -1,6 +1,6 @@
 // Matrix products for every GPU since sm_80, over operands that need not be matrices in memory: a "view" finds the elements of
-// one, and convolutions have views of their own. Halves go through the tensor cores, fed by copies that run ahead; float32 and
-// float64 are exact.
+// one, and convolutions have views of their own. Halves go through the tensor cores, fed by copies that run ahead, and so does
+// float32 where its operands may be rounded to TF32; otherwise float32 and float64 are exact.
 //
 // A view has `static constexpr bool deep` (whether the depth is what lies together in memory, or the rows) and
 //     const S* find(batch, row, p, want, &count)
@@ -152,21 +152,21 @@ __global__ void __launch_bounds__(Shape::kBlock) multiply_plain(J job) {
   }
 }
 
-// --------------------------------------------------------------------------------------------- halves, tensor cores
+// ------------------------------------------------------------------------------------------------------- tensor cores
 
-constexpr int kTile = 128, kDepth = 32, kStages = 4;  // rows and columns of a block, depth of a stage
-constexpr int kWarpRows = 64, kWarpColumns = 32;      // of a warp: two by four of them make a block
+constexpr int kTile = 128, kStages = 4;           // rows and columns of a block
+constexpr int kWarpRows = 64, kWarpColumns = 32;  // of a warp: two by four of them make a block
 constexpr int kBlock = (kTile / kWarpRows) * (kTile / kWarpColumns) * 32;
-constexpr int kTileElements = kTile * kDepth;
-constexpr int kChunk = 8;  // halves in 16 bytes
 
-// One stage of an operand in shared memory: 128 rows of 32 where the depth is what lies together, else 32 rows of 128.
-// Chunks of 16 bytes are exchanged within a row such that eight rows of a column of chunks meet all banks.
-template <bool deep>
+// One stage of an operand in shared memory: 64 bytes of the depth, as 128 rows of them where the depth is what lies together,
+// else as steps of 128 rows. Chunks of 16 bytes are exchanged within a row such that what is read together meets all banks.
+template <class S, bool deep = true>
 struct Stage {
-  static constexpr int kRow = deep ? kDepth : kTile;  // halves
+  static constexpr int kChunk = 16 / static_cast<int>(sizeof(S)), kDepth = 64 / static_cast<int>(sizeof(S));
+  static constexpr int kElements = kTile * kDepth, kRow = deep ? kDepth : kTile;
+  static constexpr int kStep = 32 / static_cast<int>(sizeof(S));  // depth of one instruction
   SMELT_WORD static int at(int row, int chunk) {
-    const int swapped = deep ? chunk ^ ((row >> 1) & 3) : chunk ^ (row & 7);
+    const int swapped = deep ? chunk ^ ((row >> 1) & 3) : sizeof(S) == 2 ? chunk ^ (row & 7) : chunk ^ ((row & 3) << 1);
     return row * kRow + swapped * kChunk;
   }
 };
@@ -175,10 +175,11 @@ struct Stage {
 template <bool wide, class V>
 SMELT_WORD void load_stage(typename V::Element* stage, const V& view, int64_t batch, int64_t first, int64_t p, int64_t end) {
   using S = typename V::Element;
-  constexpr int kChunks = Stage<V::deep>::kRow / kChunk;
-  for (int i = static_cast<int>(threadIdx.x); i < kTileElements / kChunk; i += kBlock) {
+  using St = Stage<S, V::deep>;
+  constexpr int kChunk = St::kChunk, kChunks = St::kRow / kChunk;
+  for (int i = static_cast<int>(threadIdx.x); i < St::kElements / kChunk; i += kBlock) {
     const int row = i / kChunks, chunk = i % kChunks;
-    S* const to = stage + Stage<V::deep>::at(row, chunk);
+    S* const to = stage + St::at(row, chunk);
     const int64_t at = V::deep ? first + row : first + chunk * kChunk, depth = V::deep ? p + chunk * kChunk : p + row;
     if constexpr (wide) {
       int count = 0;
@@ -199,18 +200,31 @@ SMELT_WORD void load_stage(typename V::Element* stage, const V& view, int64_t ba
 // The fragments of 16 rows of a and 16 steps, or of 16 columns of b and 16 steps (two fragments).
 template <bool deep, bool is_b, class S>
 SMELT_WORD void load_fragment(uint32_t (&r)[4], const S* stage, int row, int step) {
+  using St = Stage<S, deep>;
   const int lane = cuda::lane(), matrix = lane / 8, within = lane % 8;
   // Of the four matrices, the second has the next 8 rows in a, the next 8 steps in b.
   const int next_rows = is_b ? matrix / 2 : matrix % 2, next_steps = is_b ? matrix % 2 : matrix / 2;
   if constexpr (deep)
-    cuda::ldmatrix_x4(r, stage + Stage<deep>::at(row + next_rows * 8 + within, step / kChunk + next_steps));
+    cuda::ldmatrix_x4(r, stage + St::at(row + next_rows * 8 + within, step / St::kChunk + next_steps));
   else
-    cuda::ldmatrix_x4_transposed(r, stage + Stage<deep>::at(step + next_steps * 8 + within, row / kChunk + next_rows));
+    cuda::ldmatrix_x4_transposed(r, stage + St::at(step + next_steps * 8 + within, row / St::kChunk + next_rows));
+}
+// Likewise of 8 steps in float32, rounded to TF32. No instruction transposes words: each thread reads its four.
+template <bool deep, bool is_b>
+SMELT_WORD void load_fragment(uint32_t (&r)[4], const float* stage, int row, int step) {
+  using St = Stage<float, deep>;
+  const int group = cuda::lane() / 4, within = cuda::lane() % 4;
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    const int line = row + group + 8 * (is_b ? matrix / 2 : matrix % 2), p = step + within + 4 * (is_b ? matrix % 2 : matrix / 2);
+    const int at = deep ? St::at(line, p / St::kChunk) + p % St::kChunk : St::at(p, line / St::kChunk) + line % St::kChunk;
+    r[matrix] = cuda::to_tf32(stage[at]);
+  }
 }
 
 template <bool wide, class J, class A, class B>
-__global__ void __launch_bounds__(kBlock) multiply_halves(J job) {
+__global__ void __launch_bounds__(kBlock) multiply_tensor(J job) {
   using S = typename J::S;
+  constexpr int kDepth = Stage<S>::kDepth, kTileElements = Stage<S>::kElements;
   S* const shared = cuda::dynamic_shared<S>();  // kStages of a, then of b
   constexpr int kM = kWarpRows / 16, kN = kWarpColumns / 8;
   int64_t tile_row, tile_column;
@@ -239,7 +253,7 @@ __global__ void __launch_bounds__(kBlock) multiply_halves(J job) {
 #ifdef __CUDA_ARCH__
 #pragma unroll
 #endif
-      for (int step = 0; step < kDepth; step += 16) {
+      for (int step = 0; step < kDepth; step += Stage<S>::kStep) {
         uint32_t x[kM][4], y[kN / 2][4];
         for (int i = 0; i < kM; ++i) load_fragment<A::deep, false>(x[i], left, warp_row + i * 16, step);
         for (int j = 0; j < kN / 2; ++j) load_fragment<B::deep, true>(y[j], right, warp_column + j * 16, step);
@@ -264,17 +278,18 @@ __global__ void __launch_bounds__(kBlock) multiply_halves(J job) {
 // -------------------------------------------------------------------------------------------------------- launching
 
 // Side of a tile for a product of this shape and dtype.
-inline int tile_side(DType dtype, int64_t m, int64_t n) {
-  if (dtype_size(dtype) == 2) return kTile;
+inline int tile_side(DType dtype, int64_t m, int64_t n, bool tensor) {
+  if (tensor) return kTile;
   if (dtype == DType::float64) return 64;
   return m <= 32 || n <= 32 ? 32 : 128;
 }
-inline int64_t tile_count(DType dtype, int64_t m, int64_t n, int64_t batch) {
-  const int side = tile_side(dtype, m, n);
+inline int64_t tile_count(DType dtype, int64_t m, int64_t n, int64_t batch, bool tensor) {
+  const int side = tile_side(dtype, m, n, tensor);
   return ceil_div(m, int64_t{side}) * ceil_div(n, int64_t{side}) * batch;
 }
+// For any setting of float32: the larger tiles of the tensor cores need the more parts.
 inline size_t multiply_workspace(DType dtype, int64_t m, int64_t n, int64_t k, int64_t batch) {
-  const int64_t parts = depth_parts(tile_count(dtype, m, n, batch), k);
+  const int64_t parts = depth_parts(tile_count(dtype, m, n, batch, dtype != DType::float64), k);
   return parts == 1 ? 0 : static_cast<size_t>(parts * batch * m * n) * (dtype == DType::float64 ? 8 : 4);
 }
 
@@ -285,10 +300,11 @@ Status multiply(const Context& context, DType dtype, const A& a, const B& b, con
   using S = typename A::Element;
   using J = Job<A, B, C>;
   if (m * n * batch == 0) return Status::ok;
-  const int side = tile_side(dtype, m, n);
-  const int64_t parts = depth_parts(tile_count(dtype, m, n, batch), k);
+  const bool tensor = sizeof(S) == 2 || (sizeof(S) == 4 && context.tf32);
+  const int side = tile_side(dtype, m, n, tensor);
+  const int64_t parts = depth_parts(tile_count(dtype, m, n, batch, tensor), k);
   // Whole stages in each part.
-  const int64_t part_depth = parts == 1 ? k : round_up(ceil_div(k, parts), int64_t{kDepth});
+  const int64_t part_depth = parts == 1 ? k : round_up(ceil_div(k, parts), int64_t{Stage<S>::kDepth});
   const J job{a,     b,
               epilogue, m,
               n,     k,
@@ -296,18 +312,20 @@ Status multiply(const Context& context, DType dtype, const A& a, const B& b, con
               ceil_div(n, int64_t{side}), parts,
               part_depth, parts == 1 ? nullptr : static_cast<Compute<S>*>(context.workspace)};
   const dim3 grid = cuda::size3(job.tile_rows * job.tile_columns, parts, min_of(batch, int64_t{65535}));
-  Status status;
-  if constexpr (sizeof(S) == 2) {
-    constexpr size_t kShared = 2 * kStages * kTileElements * sizeof(S);
-    status = wide ? cuda::launch(context, multiply_halves<true, J, A, B>, grid, cuda::size3(kBlock), kShared, job)
-                  : cuda::launch(context, multiply_halves<false, J, A, B>, grid, cuda::size3(kBlock), kShared, job);
-  } else {
+  Status status = Status::ok;
+  if constexpr (sizeof(S) <= 4) {
+    constexpr size_t kShared = 2 * kStages * Stage<S>::kElements * sizeof(S);
+    if (tensor)
+      status = wide ? cuda::launch(context, multiply_tensor<true, J, A, B>, grid, cuda::size3(kBlock), kShared, job)
+                    : cuda::launch(context, multiply_tensor<false, J, A, B>, grid, cuda::size3(kBlock), kShared, job);
+  }
+  if constexpr (sizeof(S) >= 4) {
     const auto run = [&]<class Shape>(Shape) {
       return cuda::launch(context, multiply_plain<Shape, J>, grid, cuda::size3(Shape::kBlock), 0, job);
     };
     if constexpr (sizeof(S) == 8)
       status = run(PlainShape<64, 4, 8>{});
-    else
+    else if (!tensor)
       status = side == 32 ? run(PlainShape<32, 2, 16>{}) : run(PlainShape<128, 8, 8>{});
   }
   if (status != Status::ok || parts == 1) return status;

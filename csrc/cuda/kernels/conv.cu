@@ -99,7 +99,11 @@ struct Sizes {
   int64_t out_pixels, in_pixels;    // of all images
   explicit Sizes(const ConvShape& s)
       : inputs(s.c / s.groups), outputs(s.k / s.groups), taps(s.r * s.s), out_pixels(s.n * s.p * s.q), in_pixels(s.n * s.h * s.w) {}
-  bool whole_chunks(const ConvShape& s) const { return inputs % kChunk == 0 && outputs % kChunk == 0 && s.c % kChunk == 0 && s.k % kChunk == 0; }
+  template <class S>
+  bool whole_chunks(const ConvShape& s) const {
+    constexpr int kChunk = Stage<S>::kChunk;
+    return inputs % kChunk == 0 && outputs % kChunk == 0 && s.c % kChunk == 0 && s.k % kChunk == 0;
+  }
 };
 
 // ------------------------------------------------------------------------------------------------------------ forward
@@ -112,7 +116,7 @@ Status forward_run(const Conv2dArgs& a, Context& context) {
   const MatrixView<S, true> weight{static_cast<const S*>(a.w), z.outputs, length, length, z.outputs * length};
   const Epilogue<S, S> epilogue{static_cast<S*>(a.y), static_cast<const S*>(a.bias), nullptr, a.shape.k, z.outputs, z.outputs, 1,
                                 a.activation,         false};
-  const bool wide = z.whole_chunks(a.shape) && aligned16(a.x) && aligned16(a.w);
+  const bool wide = z.whole_chunks<S>(a.shape) && aligned16(a.x) && aligned16(a.w);
   return multiply(context, a.dtype, patches, weight, epilogue, z.out_pixels, z.outputs, length, a.shape.groups, wide);
 }
 Status conv2d(const Conv2dArgs& a, Context& context) noexcept {
@@ -132,7 +136,7 @@ Status backward_input_run(const Conv2dBackwardInputArgs& a, Context& context) {
   const SourceView<S> sources{static_cast<const S*>(a.dy), a.shape, z.outputs, z.in_pixels, length};
   const WeightView<S> weight{static_cast<const S*>(a.w), z.inputs, z.outputs, z.taps};
   const Epilogue<S, C> epilogue{static_cast<C*>(a.dx), nullptr, nullptr, a.shape.c, z.inputs, 0, 1, Activation::none, a.accumulate};
-  const bool wide = z.whole_chunks(a.shape) && aligned16(a.dy) && aligned16(a.w);
+  const bool wide = z.whole_chunks<S>(a.shape) && aligned16(a.dy) && aligned16(a.w);
   return multiply(context, a.dtype, sources, weight, epilogue, z.in_pixels, z.inputs, length, a.shape.groups, wide);
 }
 Status backward_input(const Conv2dBackwardInputArgs& a, Context& context) noexcept {
@@ -153,7 +157,7 @@ Status backward_weight_run(const Conv2dBackwardWeightArgs& a, Context& context) 
   const MatrixView<S, false> gradient{static_cast<const S*>(a.dy), z.outputs, z.out_pixels, a.shape.k, z.outputs};
   const PatchView<S, false> patches{static_cast<const S*>(a.x), a.shape, z.inputs, z.out_pixels, length};
   const Epilogue<S, C> epilogue{static_cast<C*>(a.dw), nullptr, nullptr, length, z.outputs * length, 0, 1, Activation::none, a.accumulate};
-  const bool wide = z.whole_chunks(a.shape) && aligned16(a.dy) && aligned16(a.x);
+  const bool wide = z.whole_chunks<S>(a.shape) && aligned16(a.dy) && aligned16(a.x);
   return multiply(context, a.dtype, gradient, patches, epilogue, z.outputs, length, z.out_pixels, a.shape.groups, wide);
 }
 Status backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) noexcept {

@@ -11,7 +11,9 @@ Status gemm_run(const GemmArgs& g, Context& context) {
   const Epilogue<S, C> epilogue{static_cast<C*>(g.c), static_cast<const S*>(g.bias), static_cast<const C*>(g.residual),
                                 g.ldc,                g.batch_stride_c,              0,
                                 g.alpha,              g.activation,                  g.accumulate};
-  const auto whole = [](const void* p, int64_t ld, int64_t stride) { return aligned16(p) && ld % kChunk == 0 && stride % kChunk == 0; };
+  const auto whole = [](const void* p, int64_t ld, int64_t stride) {
+    return aligned16(p) && ld % Stage<S>::kChunk == 0 && stride % Stage<S>::kChunk == 0;
+  };
   const bool wide = whole(g.a, g.lda, g.batch_stride_a) && whole(g.b, g.ldb, g.batch_stride_b);
   return multiply(context, g.dtype, a, b, epilogue, g.m, g.n, g.k, g.batch, wide);
 }

@@ -6,6 +6,7 @@
 # make asan    the tests of the core under AddressSanitizer and UndefinedBehaviorSanitizer
 # make tsan    the tests of the thread pool under ThreadSanitizer
 # make cuda    compiles the CUDA kernels (no GPU needed) and runs their tests by the emulator
+# make gpu-check STAGE=test|sanitize|calibrate|bench|all   what only a GPU can show, see tools/gpu_check.sh
 # make wheel   builds a wheel into dist/
 # make clean   removes everything that these commands make
 PYTHON ?= python3
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find csrc cmake python -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml
 
-.PHONY: demo test claims bench lint asan tsan cuda wheel clean
+.PHONY: demo test claims bench lint asan tsan cuda gpu-check wheel clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -51,6 +52,9 @@ tsan: $(VENV)/.installed-test
 
 cuda: $(VENV)/.installed-test
 	bash tools/cuda.sh $(BIN)/python
+
+gpu-check:
+	PYTHON=$(PYTHON) bash tools/gpu_check.sh $(or $(STAGE),all)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --outdir dist .

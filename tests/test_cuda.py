@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import smelt
-from smelt import _core, cuda
+from smelt import _core, cuda, data, kernels, nn, optim
 from tests.conftest import devices
 
 HERE = devices()
@@ -220,3 +220,58 @@ def test_a_mode_that_is_none():
 def test_the_cpu_stays_exact(tf32):
     a = np.full((16, 16), 1 + 2.0**-20, np.float32)
     assert ((smelt.tensor(a) @ smelt.tensor(np.eye(16, dtype=np.float32))).numpy() == a).all()
+
+
+# --------------------------------------------------------------------------------------------------------- raw kernels
+
+
+def test_raw_kernels_run_where_their_arrays_are(device):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(5, 7)).astype(np.float32), rng.normal(size=(7, 3)).astype(np.float32)
+    out = smelt.zeros(5, 3, device=device)
+    left, right = smelt.tensor(a, device=device), smelt.tensor(b, device=device)
+    result = kernels.gemm(left, right, out=out)
+    assert result is out
+    assert np.allclose(out.numpy(), a @ b, atol=1e-5)
+    assert kernels.gemm(left, right).device == device
+    names = kernels.impls("gemm", device)
+    assert names and not set(names) & set(kernels.impls("gemm"))
+    assert np.allclose(kernels.gemm(left, right, impl=names[0]).numpy(), a @ b, atol=1e-5)
+    with pytest.raises(ValueError, match=f"impl must be one of {names[0]}"):
+        kernels.gemm(left, right, impl="portable")
+
+
+def test_raw_kernels_refuse_arrays_of_two_devices(device):
+    x, y = smelt.ones(4, 4, device=device), np.ones((4, 4), np.float32)
+    with pytest.raises(ValueError, match=f"gemm: b must be on {device} as what comes before it, got cpu"):
+        kernels.gemm(x, y)
+    with pytest.raises(ValueError, match=f"out must be on {device}|c must be on {device}"):
+        kernels.gemm(x, x, out=y)
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def digits_losses(device, steps):
+    smelt.manual_seed(0)
+    train = smelt.datasets.digits()
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.2),
+        nn.Linear(128, 10),
+    ).to(device)
+    trainer = smelt.Trainer(
+        model, loss="cross_entropy", optimizer=optim.AdamW(model.parameters(), lr=1e-3), device=device
+    )
+    batches = data.Loader(train, batch_size=32, shuffle=True)
+    return [trainer.step(x.float() / 16, y).item() for (x, y), _ in zip(batches, range(steps))]
+
+
+def test_digits_learn_as_on_the_cpu(device):
+    cpu, there = digits_losses("cpu", 20), digits_losses(device, 20)
+    np.testing.assert_allclose(there, cpu, rtol=1e-4)
+    assert there[-1] < there[0]

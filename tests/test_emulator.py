@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import smelt
-from smelt import _core, data, nn, optim
+from smelt import _core
 
 pytestmark = pytest.mark.skipif(
     bool(_core.why_unavailable("emu")), reason="needs a build with -DSMELT_EMU=ON (device emu)"
@@ -102,28 +102,3 @@ def test_dropout_masks_are_those_of_the_cpu():
         smelt.manual_seed(7)
         masks.append([smelt.dropout(x.to(device), 0.3).numpy() for _ in range(3)])
     np.testing.assert_array_equal(masks[0], masks[1])
-
-
-def digits_losses(device, steps):
-    smelt.manual_seed(0)
-    train = smelt.datasets.digits()
-    model = nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Dropout(0.2),
-        nn.Linear(128, 10),
-    ).to(device)
-    trainer = smelt.Trainer(
-        model, loss="cross_entropy", optimizer=optim.AdamW(model.parameters(), lr=1e-3), device=device
-    )
-    batches = data.Loader(train, batch_size=32, shuffle=True)
-    return [trainer.step(x.float() / 16, y).item() for (x, y), _ in zip(batches, range(steps))]
-
-
-def test_digits_learn_as_on_the_cpu():
-    cpu, emu = digits_losses("cpu", 20), digits_losses("emu", 20)
-    np.testing.assert_allclose(emu, cpu, rtol=1e-4)
-    assert emu[-1] < emu[0]

@@ -103,7 +103,7 @@ constexpr std::array<Call, kSlotCount> make_calls(std::index_sequence<I...>) {
   return {call<std::tuple_element_t<I, Slots>>...};
 }
 
-void call_slot(const std::string& slot, const py::dict& values, const std::string& impl) {
+void call_slot(const std::string& slot, const py::dict& values, const std::string& impl, const std::string& device) {
   static constexpr std::array<Call, kSlotCount> kCalls = make_calls(std::make_index_sequence<kSlotCount>{});
   const int number = slot_number(slot);
   const OpScope scope(slot_info(number).name);
@@ -112,7 +112,7 @@ void call_slot(const std::string& slot, const py::dict& values, const std::strin
     ~Forced() { force_impl(previous); }
   } forced;
   if (!impl.empty()) force_impl(impl);
-  kCalls[number](values, Device{});
+  kCalls[number](values, parse_device(device));
 }
 
 void add_candidate(const std::string& slot, const std::string& name, uintptr_t run, uintptr_t workspace,
@@ -138,12 +138,13 @@ void register_kernels(py::module_& m) {
     for (int i = 0; i < kSlotCount; ++i) names.emplace_back(slot_info(i).name);
     return names;
   });
-  m.def("impls", [](const std::string& slot) {
+  m.def("impls", [](const std::string& slot, const std::string& device) {
     std::vector<std::string> names;
-    for (const Candidate& c : cpu_table().candidates(slot_number(slot)))
-      if (c.isa <= max_isa()) names.emplace_back(c.name);
+    const Device where = parse_device(device);
+    for (const Candidate& c : backend(where).table.candidates(slot_number(slot)))
+      if (where.kind != DeviceKind::cpu || c.isa <= max_isa()) names.emplace_back(c.name);
     return names;
-  });
+  }, py::arg("slot"), py::arg("device") = "cpu");
   m.def("slot_buffers", [](const std::string& slot) {
     py::list out;
     for (const BufferField& f : slot_info(slot_number(slot)).buffers)
@@ -176,7 +177,7 @@ void register_kernels(py::module_& m) {
     return out;
   });
   m.def("set_call_layer", [](int layer) { return std::exchange(call_site().layer, layer); });
-  m.def("call_slot", call_slot, py::arg("slot"), py::arg("values"), py::arg("impl") = "");
+  m.def("call_slot", call_slot, py::arg("slot"), py::arg("values"), py::arg("impl") = "", py::arg("device") = "cpu");
   m.def("add_candidate", add_candidate);
 }
 

@@ -27,6 +27,7 @@ class Call:
         self.impl = impl or ""
         self.size: dict[str, int] = {}
         self.dtype: str | None = None  # of the first array
+        self.device = ""  # of all arrays
         self.fields: dict[str, Any] = {}
         self._leading: dict[str, tuple[int, ...]] = {}
         self._read: list[tuple[str, Tensor]] = []
@@ -104,7 +105,7 @@ class Call:
             ignored = low if ignore is None else ignore
             fields = {"index": index, "n": math.prod(index.shape), "low": low, "high": high, "ignore": ignored}
             try:
-                _core.call_slot("check_index", {**fields, "dtype": index.dtype.name}, "")
+                _core.call_slot("check_index", {**fields, "dtype": index.dtype.name}, "", self.device)
             except IndexError as error:
                 problem = str(error).removeprefix("check_index: index ")
                 raise IndexError(f"{self.slot}: {name} {problem}") from None
@@ -114,15 +115,23 @@ class Call:
         self._check_overlap()
         if not isinstance(self.impl, str):
             raise TypeError(f"{self.slot}: impl must be a name, got {self.impl!r}")
-        if self.impl and not any(name.startswith(self.impl) for name in _core.impls(self.slot)):
-            raise self.error(f"impl must be one of {', '.join(_core.impls(self.slot))}, got {self.impl!r}")
-        _core.call_slot(self.slot, {**self.fields, **fields}, self.impl)
+        device = self.device or "cpu"
+        if self.impl and not any(name.startswith(self.impl) for name in _core.impls(self.slot, device)):
+            raise self.error(f"impl must be one of {', '.join(_core.impls(self.slot, device))}, got {self.impl!r}")
+        _core.call_slot(self.slot, {**self.fields, **fields}, self.impl, device)
         return self._results[0] if len(self._results) == 1 else tuple(self._results)
 
     # --------------------------------------------------------------------------------------------------------- checks
 
     def _share(self, name: str, array: Any, reading: bool = False) -> Tensor:
-        """A tensor on the memory of an array, which may be read-only if it is only read."""
+        """A tensor on the memory of an array, which may be read-only if it is only read; on the device of the others."""
+        tensor = self._share_anywhere(name, array, reading)
+        self.device = self.device or tensor.device
+        if tensor.device != self.device:
+            raise self.error(f"{name} must be on {self.device} as what comes before it, got {tensor.device}")
+        return tensor
+
+    def _share_anywhere(self, name: str, array: Any, reading: bool) -> Tensor:
         if isinstance(array, Tensor):
             if array.requires_grad:
                 raise self.error(f"{name} must be off the tape; use x.detach()")
@@ -208,7 +217,7 @@ class Call:
 
             array = np.empty(shape, dtype)
             return array, _core.from_numpy(array, False)
-        tensor = _core.full(list(shape), 0, dtype, "cpu")
+        tensor = _core.full(list(shape), 0, dtype, self.device or "cpu")
         return tensor, tensor
 
     def _check_overlap(self) -> None:

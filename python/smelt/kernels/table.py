@@ -25,23 +25,25 @@ def slots() -> list[str]:
     return _core.slots()
 
 
-def impls(slot: str) -> list[str]:
+def impls(slot: str, device: str = "cpu") -> list[str]:
     """The candidates of a slot on this machine, in the order of preference: the first that takes a call's arguments runs.
 
     Args:
         slot: name of the slot.
+        device: whose kernels.
 
     Returns:
         Names such as ``avx2_gemm``.
 
     Raises:
         ValueError: no slot has the name.
+        RuntimeError: the device is not there.
 
     Example:
         >>> kernels.impls("gemm")[-1]
         'portable_gemm'
     """
-    return _core.impls(slot)
+    return _core.impls(slot, device)
 
 
 @contextmanager

@@ -87,12 +87,16 @@ def batch(name: str, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     return x, rng.integers(0, network.classes, shape[0])
 
 
-def smelt_step(name: str, precision: str = "float32") -> tuple[Step, nn.Module]:
+def smelt_step(
+    name: str, precision: str = "float32", device: str = "cpu", rows: int | None = None
+) -> tuple[Step, nn.Module]:
     """smelt's training step.
 
     Args:
         name: of the network.
         precision: ``"float32"`` or ``"bf16"``.
+        device: where it trains.
+        rows: of a batch, the network's own number by default.
 
     Returns:
         The step, and the network that it trains.
@@ -103,8 +107,8 @@ def smelt_step(name: str, precision: str = "float32") -> tuple[Step, nn.Module]:
         True
     """
     functions.manual_seed(0)
-    model = MODELS[name].build()
-    x, y = map(functions.from_numpy, batch(name))
+    model = MODELS[name].build().to(device)
+    x, y = (functions.from_numpy(part).to(device) for part in batch(name, rows))
     loss_of = losses.cross_entropy if MODELS[name].classes else losses.mse_loss
     optimizer = optim.AdamW(model.parameters(), lr=1e-3)
 
@@ -120,13 +124,17 @@ def smelt_step(name: str, precision: str = "float32") -> tuple[Step, nn.Module]:
     return lambda: float(train(x, y).item()), model
 
 
-def torch_steps(name: str, model: nn.Module, precision: str = "float32") -> Iterator[tuple[str, Step]]:
+def torch_steps(
+    name: str, model: nn.Module, precision: str = "float32", device: str = "cpu", rows: int | None = None
+) -> Iterator[tuple[str, Step]]:
     """PyTorch's step in every configuration that may be its best; weights are those of `model` now.
 
     Args:
         name: of the network.
         model: smelt's, before its first step.
         precision: ``"float32"`` or ``"bf16"``.
+        device: where it trains: on the CPU with 1 and 2 threads.
+        rows: of a batch, the network's own number by default.
 
     Returns:
         Configurations and steps.
@@ -137,19 +145,20 @@ def torch_steps(name: str, model: nn.Module, precision: str = "float32") -> Iter
     """
     torch: Any = importlib.import_module("torch")
 
-    x, y = batch(name)
+    x, y = batch(name, rows)
     base = peers.build(model)
     loss_of = torch.nn.functional.cross_entropy if MODELS[name].classes else torch.nn.functional.mse_loss
-    for threads, compiled, last in itertools.product((1, 2), (False, True), (False, True)):
+    thread_counts = (1, 2) if device == "cpu" else (1,)
+    for threads, compiled, last in itertools.product(thread_counts, (False, True), (False, True)):
         if last and x.ndim < 4:
             continue
         torch.set_num_threads(threads)
-        twin = copy.deepcopy(base)
+        twin = copy.deepcopy(base).to(device)
         images = torch.from_numpy(x if x.ndim < 4 else x.transpose(0, 3, 1, 2).copy())
         if last:
             twin = twin.to(memory_format=torch.channels_last)
             images = images.contiguous(memory_format=torch.channels_last)
-        labels = torch.from_numpy(y)
+        images, labels = images.to(device), torch.from_numpy(y).to(device)
         optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-3, fused=True)
         forward = torch.compile(twin) if compiled else twin
 
@@ -157,14 +166,16 @@ def torch_steps(name: str, model: nn.Module, precision: str = "float32") -> Iter
             forward: Any = forward, optimizer: Any = optimizer, images: Any = images, labels: Any = labels
         ) -> float:
             optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bf16"):
                 out = forward(images)
                 loss = loss_of(out.flatten(0, -2), labels.flatten()) if out.ndim == 3 else loss_of(out, labels)
             loss.backward()
             optimizer.step()
             return float(loss.item())
 
-        label = f"{threads} threads, {'compiled' if compiled else 'eager'}{', channels_last' if last else ''}"
+        label = f"{'compiled' if compiled else 'eager'}{', channels_last' if last else ''}"
+        if device == "cpu":
+            label = f"{threads} threads, {label}"
 
         def timed(step: Step = step, threads: int = threads) -> float:
             torch.set_num_threads(threads)

@@ -135,10 +135,9 @@ class SelfAttention(nn.Module):
         parts = self.qkv(self.norm(x)).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         q, k, v = parts[0], parts[1], parts[2]
         scores = (q @ k.swapaxes(-1, -2)) * (d // self.heads) ** -0.5
-        past = functions.arange(t).reshape(t, 1) >= functions.arange(t)
-        weights = functions.softmax(
-            functions.where(past, scores, functions.full((), float("-inf"), dtype=scores.dtype))
-        )
+        place = functions.arange(t, device=x.device)
+        nothing = functions.full((), float("-inf"), dtype=scores.dtype, device=x.device)
+        weights = functions.softmax(functions.where(place.reshape(t, 1) >= place, scores, nothing))
         y: Tensor = self.out((weights @ v).permute(0, 2, 1, 3).reshape(b, t, d))
         return x + y
 
@@ -155,7 +154,7 @@ class GPT(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.positions(functions.arange(tokens.shape[1]))
+        x = self.tokens(tokens) + self.positions(functions.arange(tokens.shape[1], device=tokens.device))
         return functions.linear(self.norm(self.blocks(x)), self.tokens.weight)
 
 

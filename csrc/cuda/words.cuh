@@ -7,7 +7,9 @@
 
 #ifdef SMELT_EMU
 #include "cuda_emu/words.h"
+#define SMELT_UNROLL
 #else
+#define SMELT_UNROLL _Pragma("unroll")  // what follows indexes registers: a loop that stays one would put them into memory
 
 #define SMELT_WORD __device__ __forceinline__
 // An array that the threads of a block share; nothing is known of its content.

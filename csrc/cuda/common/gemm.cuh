@@ -88,6 +88,13 @@ struct Job {
     else
       epilogue.write(in_batch, row, column, sum);
   }
+  // Rows [row0, row0 + rows) of `columns` columns, whose sums lie in shared memory, `pitch` from row to row. By all threads of a
+  // block, neighbours next to each other, and in a loop: the code of an epilogue is long.
+  SMELT_WORD void write_tile(int64_t part, int64_t in_batch, int64_t row0, int64_t column0, const Compute<S>* sums, int rows,
+                             int columns, int pitch, int block) const {
+    for (int i = static_cast<int>(threadIdx.x); i < rows * columns; i += block)
+      write(part, in_batch, row0 + i / columns, column0 + i % columns, sums[i / columns * pitch + i % columns]);
+  }
 };
 
 template <class J>
@@ -123,8 +130,9 @@ template <class Shape, class J>
 __global__ void __launch_bounds__(Shape::kBlock) multiply_plain(J job) {
   using T = typename J::S;
   constexpr int kEach = Shape::kEach, kSide = Shape::kSide;
-  SMELT_SHARED(T, left, Shape::kStep * Shape::kPitch);
-  SMELT_SHARED(T, right, Shape::kStep * Shape::kPitch);
+  SMELT_SHARED(T, both, 2 * Shape::kStep * Shape::kPitch);
+  T *const left = both, *const right = both + Shape::kStep * Shape::kPitch;
+  static_assert(kSide <= 2 * Shape::kStep, "sums of a row of each thread fit where the operands were");
   int64_t tile_row, tile_column;
   job.place(blockIdx.x, &tile_row, &tile_column);
   const int64_t row0 = tile_row * Shape::kTile, column0 = tile_column * Shape::kTile, part = blockIdx.y;
@@ -136,19 +144,34 @@ __global__ void __launch_bounds__(Shape::kBlock) multiply_plain(J job) {
       load_plain<Shape>(left, job.a, batch, row0, p, end);
       load_plain<Shape>(right, job.b, batch, column0, p, end);
       cuda::sync_threads();
+      SMELT_UNROLL
       for (int step = 0; step < Shape::kStep; ++step) {
         T x[kEach], y[kEach];
+        SMELT_UNROLL
         for (int i = 0; i < kEach; ++i) {
           x[i] = left[step * Shape::kPitch + i * kSide + ty];
           y[i] = right[step * Shape::kPitch + i * kSide + tx];
         }
-        for (int i = 0; i < kEach; ++i)
+        SMELT_UNROLL
+        for (int i = 0; i < kEach; ++i) {
+          SMELT_UNROLL
           for (int j = 0; j < kEach; ++j) sum[i][j] = std::fma(x[i], y[j], sum[i][j]);
+        }
       }
       cuda::sync_threads();
     }
-    for (int i = 0; i < kEach; ++i)
-      for (int j = 0; j < kEach; ++j) job.write(part, batch, row0 + i * kSide + ty, column0 + j * kSide + tx, sum[i][j]);
+    // One row of each thread after the other, through the operands' memory.
+    for (int i = 0; i < kEach; ++i) {
+      SMELT_UNROLL
+      for (int r = 0; r < kEach; ++r) {
+        if (r != i) continue;
+        SMELT_UNROLL
+        for (int j = 0; j < kEach; ++j) both[ty * Shape::kPitch + j * kSide + tx] = sum[r][j];
+      }
+      cuda::sync_threads();
+      job.write_tile(part, batch, row0 + i * kSide, column0, both, kSide, Shape::kTile, Shape::kPitch, Shape::kBlock);
+      cuda::sync_threads();
+    }
   }
 }
 
@@ -157,6 +180,7 @@ __global__ void __launch_bounds__(Shape::kBlock) multiply_plain(J job) {
 constexpr int kTile = 128, kStages = 4;           // rows and columns of a block
 constexpr int kWarpRows = 64, kWarpColumns = 32;  // of a warp: two by four of them make a block
 constexpr int kBlock = (kTile / kWarpRows) * (kTile / kWarpColumns) * 32;
+constexpr int kTilePitch = kTile + 4;  // of sums in shared memory
 
 // One stage of an operand in shared memory: 64 bytes of the depth, as 128 rows of them where the depth is what lies together,
 // else as steps of 128 rows. Chunks of 16 bytes are exchanged within a row such that what is read together meets all banks.
@@ -250,14 +274,16 @@ __global__ void __launch_bounds__(kBlock) multiply_tensor(J job) {
       load(stage + kStages - 1);
       const S* const left = shared + stage % kStages * kTileElements;
       const S* const right = left + kStages * kTileElements;
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+      SMELT_UNROLL
       for (int step = 0; step < kDepth; step += Stage<S>::kStep) {
         uint32_t x[kM][4], y[kN / 2][4];
+        SMELT_UNROLL
         for (int i = 0; i < kM; ++i) load_fragment<A::deep, false>(x[i], left, warp_row + i * 16, step);
+        SMELT_UNROLL
         for (int j = 0; j < kN / 2; ++j) load_fragment<B::deep, true>(y[j], right, warp_column + j * 16, step);
+        SMELT_UNROLL
         for (int i = 0; i < kM; ++i)
+          SMELT_UNROLL
           for (int j = 0; j < kN; ++j) {
             const uint32_t pair[2] = {y[j / 2][j % 2 * 2], y[j / 2][j % 2 * 2 + 1]};
             cuda::mma(sum[i][j], x[i], pair, S{});
@@ -265,13 +291,19 @@ __global__ void __launch_bounds__(kBlock) multiply_tensor(J job) {
       }
     }
     cuda::cp_async_wait<0>();
-    cuda::sync_threads();  // before the next product's first stages
-    const int lane = cuda::lane();
+    cuda::sync_threads();
+    // The sums through the stages' memory.
+    auto* const tile = reinterpret_cast<float*>(shared);
+    float* const mine = tile + (warp_row + cuda::lane() / 4) * kTilePitch + warp_column + cuda::lane() % 4 * 2;
+    SMELT_UNROLL
     for (int i = 0; i < kM; ++i)
+      SMELT_UNROLL
       for (int j = 0; j < kN; ++j)
-        for (int q = 0; q < 4; ++q)
-          job.write(part, batch, row0 + warp_row + i * 16 + lane / 4 + q / 2 * 8,
-                    column0 + warp_column + j * 8 + lane % 4 * 2 + q % 2, sum[i][j][q]);
+        SMELT_UNROLL
+        for (int q = 0; q < 4; ++q) mine[(i * 16 + q / 2 * 8) * kTilePitch + j * 8 + q % 2] = sum[i][j][q];
+    cuda::sync_threads();
+    job.write_tile(part, batch, row0, column0, tile, kTile, kTile, kTilePitch, kBlock);
+    cuda::sync_threads();  // before the next product's first stages
   }
 }
 
@@ -314,7 +346,8 @@ Status multiply(const Context& context, DType dtype, const A& a, const B& b, con
   const dim3 grid = cuda::size3(job.tile_rows * job.tile_columns, parts, min_of(batch, int64_t{65535}));
   Status status = Status::ok;
   if constexpr (sizeof(S) <= 4) {
-    constexpr size_t kShared = 2 * kStages * Stage<S>::kElements * sizeof(S);
+    constexpr size_t kStageBytes = 2 * kStages * Stage<S>::kElements * sizeof(S), kSumBytes = kTile * kTilePitch * sizeof(float);
+    constexpr size_t kShared = max_of(kStageBytes, kSumBytes);
     if (tensor)
       status = wide ? cuda::launch(context, multiply_tensor<true, J, A, B>, grid, cuda::size3(kBlock), kShared, job)
                     : cuda::launch(context, multiply_tensor<false, J, A, B>, grid, cuda::size3(kBlock), kShared, job);

@@ -45,9 +45,7 @@ struct Walk {
  private:
   template <class Index>
   SMELT_HOST_DEVICE void split(Index rest, int64_t (&offset)[K]) const {
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+    SMELT_UNROLL
     for (int axis = kMaxRank - 1; axis >= 0; --axis) {
       if (axis >= rank) continue;
       const Index extent = static_cast<Index>(shape[axis]), at = axis ? rest % extent : rest;

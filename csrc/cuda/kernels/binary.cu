@@ -61,9 +61,7 @@ __global__ void binary_kernel(BinaryJob<S> job, Walk<2> walk) {
     using V = Vec<S>;
     if (job.accumulate) result = load_operand<W>(static_cast<const Y*>(y), true, count);
     with_arithmetic(job.op, [&]<BinaryOp op>(BinaryTag<op>) {
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+      SMELT_UNROLL
       for (int j = 0; j < W; ++j) {
         V v = apply<op>(V::set(from_storage(a.e[j])), V::set(from_storage(b.e[j])));
         if (job.accumulate) v = V::set(from_storage(result.e[j])) + v;

@@ -20,9 +20,7 @@ __global__ void unary_kernel(UnaryArgs args) {
   else
     for (int j = 0; i + j < args.n; ++j) pack.e[j] = x[j];
   with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+    SMELT_UNROLL
     for (int j = 0; j < W; ++j) pack.e[j] = to_storage<S>(apply<op>(V::set(from_storage(pack.e[j])), a, b).v);
   });
   if (whole)
@@ -82,9 +80,7 @@ __global__ void unary_backward_kernel(UnaryBackwardArgs args) {
     }
   }
   with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
-#ifdef __CUDA_ARCH__
-#pragma unroll
-#endif
+    SMELT_UNROLL
     for (int j = 0; j < W; ++j) {
       V v = V::set(from_storage(d.e[j])) * derivative<op>(V::set(from_storage(s.e[j])), a, b);
       if (args.accumulate) v = V::set(from_storage(before.e[j])) + v;

@@ -32,24 +32,26 @@ template <class S, int W>
 struct Pack {
   S e[W];
 };
-// W elements from p, which is a multiple of 16 bytes where they fill that.
+// `count` elements from p, zeros behind them; p is a multiple of 16 bytes where W fill that.
 template <int W, class S>
-SMELT_WORD Pack<S, W> load_pack(const S* p) {
+SMELT_WORD Pack<S, W> load_pack(const S* p, int count = W) {
   if constexpr (W * sizeof(S) == 16) {
-    return std::bit_cast<Pack<S, W>>(cuda::load16(p));
-  } else {
-    Pack<S, W> pack;
-    for (int i = 0; i < W; ++i) pack.e[i] = p[i];
-    return pack;
+    if (count >= W) return std::bit_cast<Pack<S, W>>(cuda::load16(p));
   }
+  Pack<S, W> pack = {};
+  SMELT_UNROLL
+  for (int i = 0; i < W; ++i)
+    if (i < count) pack.e[i] = p[i];
+  return pack;
 }
 template <int W, class S>
-SMELT_WORD void store_pack(S* p, const Pack<S, W>& pack) {
+SMELT_WORD void store_pack(S* p, const Pack<S, W>& pack, int count = W) {
   if constexpr (W * sizeof(S) == 16) {
-    cuda::store16(p, std::bit_cast<cuda::Bytes16>(pack));
-  } else {
-    for (int i = 0; i < W; ++i) p[i] = pack.e[i];
+    if (count >= W) return cuda::store16(p, std::bit_cast<cuda::Bytes16>(pack));
   }
+  SMELT_UNROLL
+  for (int i = 0; i < W; ++i)
+    if (i < count) p[i] = pack.e[i];
 }
 inline bool aligned16(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 

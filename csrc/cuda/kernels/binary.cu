@@ -71,10 +71,7 @@ __global__ void binary_kernel(BinaryJob<S> job, Walk<2> walk) {
   } else {
     for (int j = 0; j < W; ++j) result.e[j] = integer_op(job.op, a.e[j], b.e[j]);
   }
-  if (count == W)
-    store_pack(y, result);
-  else
-    for (int j = 0; j < count; ++j) y[j] = result.e[j];
+  store_pack(y, result, count);
 }
 
 template <class S, class Y>

@@ -92,7 +92,9 @@ struct Four {
     if constexpr (sizeof(S) == 4) {
       if (count == kEach) return cuda::store16(p, std::bit_cast<cuda::Bytes16>(*this));
     }
-    for (int j = 0; j < count; ++j) p[j] = e[j];
+    SMELT_UNROLL
+    for (int j = 0; j < kEach; ++j)
+      if (j < count) p[j] = e[j];
   }
 };
 
@@ -109,7 +111,9 @@ SMELT_WORD void store_both(void* param, void* mirror, int64_t i, const Four<S>& 
       *reinterpret_cast<uint64_t*>(copy) = pair[0] | static_cast<uint64_t>(pair[1]) << 32;
       return;
     }
-    for (int j = 0; j < count; ++j) copy[j] = to_bfloat16(p.e[j]);
+    SMELT_UNROLL
+    for (int j = 0; j < kEach; ++j)
+      if (j < count) copy[j] = to_bfloat16(p.e[j]);
   }
 }
 

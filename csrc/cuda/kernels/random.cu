@@ -15,19 +15,25 @@ __global__ void random_floating(RandomArgs a) {
   const int64_t first = grid_thread() * 4;
   if (first >= a.n) return;
   const Philox4 bits = draw(a.generator, a.counter, first / 4);
-  for (int l = 0; l < 4 && first + l < a.n; ++l)
+  SMELT_UNROLL
+  for (int l = 0; l < 4; ++l) {
+    if (first + l >= a.n) break;
     static_cast<S*>(a.y)[first + l] =
         a.kind == RandomKind::uniform ? uniform_in<S>(bits.lane[l], a.a.f, a.b.f)
                                       : to_storage<S>(static_cast<Compute<S>>(
                                             a.a.f + a.b.f * normal_deviate(bits.lane[l / 2 * 2], bits.lane[l / 2 * 2 + 1], l % 2)));
+  }
 }
 __global__ void random_integers(RandomArgs a) {
   const int64_t first = grid_thread() * 4;
   if (first >= a.n) return;
   const Philox4 bits = draw(a.generator, a.counter, first / 4);
-  for (int l = 0; l < 4 && first + l < a.n; ++l)
+  SMELT_UNROLL
+  for (int l = 0; l < 4; ++l) {
+    if (first + l >= a.n) break;
     static_cast<int64_t*>(a.y)[first + l] =
         a.kind == RandomKind::bits ? bits.lane[l] : integer_in(bits.lane[l], bits.lane[(l + 1) % 4], a.a.i, a.b.i);
+  }
 }
 
 Status random(const RandomArgs& a, Context& context) noexcept {
@@ -46,7 +52,9 @@ __global__ void dropout_kernel(DropoutArgs a, uint64_t threshold, Compute<S> sca
   const Philox4 bits = draw(a.generator, a.counter, first / 4);
   const S* x = static_cast<const S*>(a.x);
   S* y = static_cast<S*>(a.y);
-  for (int l = 0; l < 4 && first + l < a.n; ++l) {
+  SMELT_UNROLL
+  for (int l = 0; l < 4; ++l) {
+    if (first + l >= a.n) break;
     V v = V::set(from_storage(x[first + l])) * V::set(bits.lane[l] >= threshold ? scale : Compute<S>{0});
     if (a.accumulate) v = V::set(from_storage(y[first + l])) + v;
     y[first + l] = to_storage<S>(v.v);

@@ -13,20 +13,13 @@ __global__ void unary_kernel(UnaryArgs args) {
   const S* x = static_cast<const S*>(args.x) + i;
   S* y = static_cast<S*>(args.y) + i;
   const V a = c<V>(args.a.f), b = c<V>(args.b.f);
-  const bool whole = i + W <= args.n;
-  Pack<S, W> pack = {};
-  if (whole)
-    pack = load_pack<W>(x);
-  else
-    for (int j = 0; i + j < args.n; ++j) pack.e[j] = x[j];
+  const int count = static_cast<int>(min_of(args.n - i, int64_t{W}));
+  Pack<S, W> pack = load_pack<W>(x, count);
   with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
     SMELT_UNROLL
     for (int j = 0; j < W; ++j) pack.e[j] = to_storage<S>(apply<op>(V::set(from_storage(pack.e[j])), a, b).v);
   });
-  if (whole)
-    store_pack(y, pack);
-  else
-    for (int j = 0; i + j < args.n; ++j) y[j] = pack.e[j];
+  store_pack(y, pack, count);
 }
 
 template <class T>
@@ -66,19 +59,10 @@ __global__ void unary_backward_kernel(UnaryBackwardArgs args) {
   const S* dy = static_cast<const S*>(args.dy) + i;
   S* dx = static_cast<S*>(args.dx) + i;
   const V a = c<V>(args.a.f), b = c<V>(args.b.f);
-  const bool whole = i + W <= args.n;
-  Pack<S, W> s = {}, d = {}, before = {};
-  if (whole) {
-    s = load_pack<W>(saved);
-    d = load_pack<W>(dy);
-    if (args.accumulate) before = load_pack<W>(static_cast<const S*>(dx));
-  } else {
-    for (int j = 0; i + j < args.n; ++j) {
-      s.e[j] = saved[j];
-      d.e[j] = dy[j];
-      if (args.accumulate) before.e[j] = dx[j];
-    }
-  }
+  const int count = static_cast<int>(min_of(args.n - i, int64_t{W}));
+  const Pack<S, W> s = load_pack<W>(saved, count);
+  Pack<S, W> d = load_pack<W>(dy, count), before = {};
+  if (args.accumulate) before = load_pack<W>(static_cast<const S*>(dx), count);
   with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
     SMELT_UNROLL
     for (int j = 0; j < W; ++j) {
@@ -87,10 +71,7 @@ __global__ void unary_backward_kernel(UnaryBackwardArgs args) {
       d.e[j] = to_storage<S>(v.v);
     }
   });
-  if (whole)
-    store_pack(dx, d);
-  else
-    for (int j = 0; i + j < args.n; ++j) dx[j] = d.e[j];
+  store_pack(dx, d, count);
 }
 
 Status unary_backward(const UnaryBackwardArgs& args, Context& context) noexcept {

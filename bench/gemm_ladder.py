@@ -85,7 +85,8 @@ def main() -> None:
         before = rate
     path = results_path().with_name("gemm_ladder.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    found = {"size": SIZE, "gflops": rates, "fma_gflops": limit, "threads": smelt.get_num_threads(), "commit": commit()}
+    machine = {"fma_gflops": limit, "isa": smelt._core.max_isa(), "threads": smelt.get_num_threads()}
+    found = {"size": SIZE, "gflops": rates, **machine, "commit": commit()}
     path.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -106,7 +106,10 @@ def test_mma(given, kind):
 def test_to_tf32(given):
     middle = np.array([0x1000, 0x0FFF, 0x1001, 0], np.uint32)[np.arange(8) % 4]
     bits = (np.uint32(0x3F000000) + (given & np.uint32(0x80FFE000))) | middle
-    assert (words("to_tf32") == (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).all()
+    bits[:, 7] = np.array([0x7F800001, 0xFF800000, 0x7F7FFFFF, 0x80000000], np.uint32)[LANES % 4]
+    expected = (bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)
+    expected[LANES % 4 == 0, 7] = 0x7FFFE000  # a NaN stays one
+    assert (words("to_tf32") == expected).all()
 
 
 def test_copies(given):

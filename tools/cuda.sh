@@ -24,7 +24,8 @@ cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DSMELT_CUDA=ON -DSME
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
   -DSKBUILD_PROJECT_VERSION="$version" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
 cmake --build "$build" >>"$build.log" 2>&1 || { tail -n 50 "$build.log"; exit 1; }
-if readelf -d "$build/_cuda.so" | grep -q libcuda; then
+readelf -d "$build/_cuda.so" >"$build/needed.txt"
+if grep -qF '[libcuda.so' "$build/needed.txt"; then
   echo "_cuda.so must not need the driver's library: without a GPU it could not be opened to say so" >&2
   exit 1
 fi
@@ -35,7 +36,7 @@ cp -r python/smelt "$build/package/"
 rm -f "$build"/package/smelt/_*.so
 cp "$build"/_core*.so "$build"/_cuda.so "$build"/_emu.so "$build/package/smelt/"
 
-tests=(tests/test_emulator.py tests/test_cuda.py tests/test_cases.py)
+tests=(tests/test_emulator.py tests/test_words.py tests/test_cuda.py tests/test_cases.py)
 if [ $# -gt 0 ]; then tests=("$@"); fi
 # The CPU's instruction sets have had their turn: the lowest one will do for what is not the emulator's.
 SMELT_MAX_ISA=${SMELT_MAX_ISA:-portable} PYTHONPATH="$PWD/$build/package:$PWD" exec "$python" -m pytest -p no:cacheprovider "${tests[@]}"

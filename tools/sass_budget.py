@@ -3,9 +3,9 @@
     python tools/sass_budget.py build/cuda/_cuda.so            # compare
     python tools/sass_budget.py build/cuda/_cuda.so --update   # write the file anew, for the targets that are in the library
 
-A kernel is a function of csrc/cuda/kernels, as `gemm.multiply_tensor`; of its instances the largest counts are meant. It fails
-on a count above its budget (instructions: by more than 5 %), on a kernel without a budget, on a budget without a kernel, and
-where matrix instructions are gone. No GPU is needed. cuobjdump and nvdisasm are installed beside this Python when missing.
+A kernel is a function of csrc/cuda/kernels, as `gemm.multiply_tensor`; of its instances the largest counts are meant. It
+fails on a count above its budget (instructions: by more than 5 %), on a kernel without a budget, on a budget without a
+kernel, and where matrix instructions are gone. No GPU is needed. cuobjdump and nvdisasm are installed when missing.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def measure(library: Path) -> dict[str, dict[str, Counts]]:
             counts[name] = max(counts.get(name, 0), int(use.get(key, 0)))
     for target, symbol, lines in blocks(listing("-sass"), r"\s*Function : (\w+)"):
         counts = found[target][kernel_name(symbol)]
-        text = [m[1] for line in lines if (m := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", line))]
+        text = [
+            m[1] for line in lines if (m := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.]+)", line))
+        ]
         counts["instructions"] = max(counts.get("instructions", 0), len(text))
         matrix = sum(op.startswith(("HMMA", "HGMMA", "DMMA")) for op in text)
         counts["matrix_instructions"] = min(counts.get("matrix_instructions", matrix), matrix)

@@ -37,12 +37,12 @@ void observe(LaunchObserver* observer) {
 // Sets the fields of an argument struct that `values` names. The caller has checked dtypes, shapes and overlap.
 class Setter {
  public:
-  explicit Setter(const py::dict& values) : values_(values) {}
+  Setter(const py::dict& values, Device device) : values_(values), device_(device) {}
   template <class T>
   void operator()(const char* name, T& field) {
     if (!values_.contains(name)) return;
     if constexpr (std::is_pointer_v<T>) {
-      set_pointer(name, values_[name], field);
+      set_pointer(name, values_[name], device_, field);
     } else {
       set(values_[name], field);
     }
@@ -54,9 +54,10 @@ class Setter {
 
  private:
   template <class T>
-  static void set_pointer(const char* name, py::handle value, T*& pointer) {
+  static void set_pointer(const char* name, py::handle value, Device device, T*& pointer) {
     if (value.is_none()) return;
     const Tensor t = value.cast<Tensor>();
+    require(t.device() == device, current_op(), name, " must be on ", device, ", got ", t.device());
     require(!t.transposed(), current_op(), name, " must be row-major, got a transposed tensor; use x.T.copy()");
     pointer = static_cast<T*>(static_cast<void*>(t.data()));
     if constexpr (!std::is_const_v<T>) t.storage().bump_version();  // it will be written
@@ -68,7 +69,7 @@ class Setter {
     std::copy(list.begin(), list.end(), array);
   }
   template <class T>
-  static void set(py::handle value, T& field) {
+  void set(py::handle value, T& field) const {
     if constexpr (std::is_same_v<T, DType>) {
       field = parse_dtype(value);
     } else if constexpr (std::is_same_v<T, Scalar>) {
@@ -76,7 +77,7 @@ class Setter {
     } else if constexpr (std::is_enum_v<T>) {
       field = static_cast<T>(value.cast<int>());
     } else if constexpr (std::is_class_v<T>) {  // a shape within the arguments
-      Setter inner(value.cast<py::dict>());
+      Setter inner(value.cast<py::dict>(), device_);
       fields(field, inner);
       inner.finish("shape");
     } else {
@@ -85,15 +86,18 @@ class Setter {
   }
 
   py::dict values_;
+  Device device_;
   size_t used_ = 0;
 };
 
 template <class Args>
 void call(const py::dict& values, Device device) {
   Args args{};
-  Setter setter(values);
+  Setter setter(values, device);
   fields(args, setter);
   setter.finish(Args::name);
+  if constexpr (std::is_same_v<Args, CheckIndexArgs>)  // elsewhere than on the CPU it is reported later
+    if (device.kind != DeviceKind::cpu) args.ticket = fault_ticket("index", args.low, args.high);
   launch(args, device);
 }
 
@@ -103,10 +107,12 @@ constexpr std::array<Call, kSlotCount> make_calls(std::index_sequence<I...>) {
   return {call<std::tuple_element_t<I, Slots>>...};
 }
 
-void call_slot(const std::string& slot, const py::dict& values, const std::string& impl, const std::string& device) {
+// `op`: the slot that errors are told to be of, where it is another.
+void call_slot(const std::string& slot, const py::dict& values, const std::string& impl, const std::string& device,
+               const std::string& op) {
   static constexpr std::array<Call, kSlotCount> kCalls = make_calls(std::make_index_sequence<kSlotCount>{});
   const int number = slot_number(slot);
-  const OpScope scope(slot_info(number).name);
+  const OpScope scope(slot_info(op.empty() ? number : slot_number(op)).name);
   struct Forced {
     std::string previous = forced_impl();
     ~Forced() { force_impl(previous); }
@@ -177,7 +183,8 @@ void register_kernels(py::module_& m) {
     return out;
   });
   m.def("set_call_layer", [](int layer) { return std::exchange(call_site().layer, layer); });
-  m.def("call_slot", call_slot, py::arg("slot"), py::arg("values"), py::arg("impl") = "", py::arg("device") = "cpu");
+  m.def("call_slot", call_slot, py::arg("slot"), py::arg("values"), py::arg("impl") = "", py::arg("device") = "cpu",
+        py::arg("op") = "");
   m.def("add_candidate", add_candidate);
 }
 

@@ -54,7 +54,7 @@ void register_plan(py::module_& m) {
   // What a step depends on besides its arguments and what it closes over.
   m.def("step_environment", [] {
     return py::make_tuple(grad_enabled(), static_cast<int>(autocast_dtype()), forced_impl(), static_cast<int>(max_isa()),
-                          num_threads());
+                          num_threads(), tf32());
   });
   m.def("dense", dense);
   m.def("on_tape", [](const Tensor& x) {

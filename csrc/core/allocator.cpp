@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdint>
 #include <cstdlib>
 
 namespace smelt {
@@ -35,10 +36,15 @@ size_t CachingAllocator::size_class(size_t bytes) const {
   return (bytes + step - 1) / step * step;
 }
 
-void* CachingAllocator::allocate(size_t bytes) {
+void* CachingAllocator::allocate(size_t bytes, bool* over_limit) {
   const size_t size = size_class(bytes);
-  if (size < bytes) return nullptr;  // overflow
+  if (size < bytes || size > size_t{INT64_MAX}) return nullptr;
   std::lock_guard lock(mutex_);
+  const auto wanted = static_cast<int64_t>(size);
+  if (stats_.limit && wanted > stats_.limit - stats_.in_use) {  // whatever the cache holds
+    if (over_limit) *over_limit = true;
+    return nullptr;
+  }
   void* p = nullptr;
   std::vector<void*>& blocks = free_[size];
   if (!blocks.empty()) {
@@ -46,10 +52,11 @@ void* CachingAllocator::allocate(size_t bytes) {
     blocks.pop_back();
     stats_.cached -= static_cast<int64_t>(size);
   } else {
-    p = from_device(size);
+    if (stats_.limit && wanted > stats_.limit - stats_.in_use - stats_.cached) empty_cache_locked();
+    p = source_.allocate(device_, size);
     if (!p) {
       empty_cache_locked();
-      p = from_device(size);
+      p = source_.allocate(device_, size);
       if (!p) return nullptr;
     }
     ++stats_.system_allocations;
@@ -60,18 +67,13 @@ void* CachingAllocator::allocate(size_t bytes) {
   return p;
 }
 
-void* CachingAllocator::from_device(size_t size) {
-  const auto wanted = static_cast<int64_t>(size);
-  if (stats_.limit && (wanted > stats_.limit || stats_.in_use + stats_.cached > stats_.limit - wanted)) return nullptr;
-  return source_.allocate(device_, size);
-}
-
 void CachingAllocator::release(void* p, size_t bytes) {
   if (!p) return;
   const size_t size = size_class(bytes);
   std::lock_guard lock(mutex_);
   stats_.in_use -= static_cast<int64_t>(size);
-  if (exact_) return source_.release(device_, p, size);
+  const bool beyond = stats_.limit && stats_.in_use + stats_.cached + static_cast<int64_t>(size) > stats_.limit;
+  if (exact_ || beyond) return source_.release(device_, p, size);
   free_[size].push_back(p);
   stats_.cached += static_cast<int64_t>(size);
 }

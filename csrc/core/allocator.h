@@ -35,7 +35,8 @@ class CachingAllocator {
   explicit CachingAllocator(Source source, int device = 0, bool exact = kExact) : source_(source), device_(device), exact_(exact) {}
 
   // At least `bytes` bytes, aligned to 64; null when the device, or the limit, has no more even after the cache is emptied.
-  void* allocate(size_t bytes);
+  // `over_limit` says which.
+  void* allocate(size_t bytes, bool* over_limit = nullptr);
   void release(void* p, size_t bytes);  // with the `bytes` of the request
   void empty_cache();
   void set_limit(int64_t bytes);  // 0: none
@@ -48,7 +49,6 @@ class CachingAllocator {
  private:
   size_t size_class(size_t bytes) const;
   void empty_cache_locked();
-  void* from_device(size_t size);  // null when there is no memory, or the limit is reached
 
   Source source_;
   int device_;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <mutex>
 
 #include "core/error.h"
 #include "core/launch.h"
@@ -83,8 +84,14 @@ void Backend::synchronize(Device device) const {
 }
 
 void Backend::raise_fault(Device device) const {
+  static std::mutex mutex;  // threads that wait for one device
   DeviceFault fault;
-  if (module->take_fault(device.index, &fault)) smelt::raise_fault(fault);
+  bool found;
+  {
+    const std::lock_guard lock(mutex);
+    found = module->take_fault(device.index, &fault);
+  }
+  if (found) smelt::raise_fault(fault);
 }
 
 Backend& backend(DeviceKind kind) {
@@ -115,12 +122,13 @@ Backend& backend(Device device) {
 
 void* allocate(Device device, size_t bytes) {
   const Backend& b = backend(device);
-  void* const p = b.allocators[device.index]->allocate(bytes);
+  bool over_limit = false;
+  void* const p = b.allocators[device.index]->allocate(bytes, &over_limit);
   if (p) return p;
   const MemoryStats stats = b.allocators[device.index]->stats();
-  if (stats.limit)
+  if (over_limit)
     fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes, " bytes on ", device, ": the limit is ", stats.limit,
-         " bytes, tensors hold ", stats.in_use);
+         " bytes, tensors hold ", stats.in_use, " (blocks are up to a quarter larger than what they are for)");
   DeviceInfo info;
   if (!b.module || !b.module->info(device.index, &info))
     fail(ErrorKind::memory, current_op(), "cannot allocate ", bytes, " bytes on ", device);

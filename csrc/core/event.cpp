@@ -31,6 +31,7 @@ void Event::wait() const {
 double Event::seconds_until(const Event& later) const {
   if (device_ != later.device_) fail(ErrorKind::value, "Event", "both must be of one device, got ", device_, " and ", later.device_);
   if (!recorded_ || !later.recorded_) fail(ErrorKind::value, "Event", "both must have been recorded");
+  wait();
   later.wait();
   double seconds = 0;
   if (!module_->event_seconds(event_, later.event_, &seconds)) fail_with_reason();

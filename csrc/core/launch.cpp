@@ -75,6 +75,8 @@ int64_t fault_ticket(const char* what, int64_t low, int64_t high) {
 
 void raise_fault(const DeviceFault& fault) {
   const std::lock_guard lock(g_checks_mutex);
+  if (fault.ticket < 1 || fault.ticket > static_cast<int64_t>(g_checks.size()))
+    fail(ErrorKind::runtime, current_op(), "the device reported a fault without a name, ", fault.ticket);
   const Check& c = g_checks[static_cast<size_t>(fault.ticket - 1)];
   fail(ErrorKind::index, c.op, c.what, " must be in [", c.low, ", ", c.high, "), got ", fault.value, " at position ", fault.position);
 }

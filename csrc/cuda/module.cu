@@ -72,7 +72,7 @@ void* make_event(int device) {
   if (!succeeded(cudaSetDevice(device), "cudaSetDevice") || !succeeded(cudaEventCreate(&e), "cudaEventCreate")) return nullptr;
   return e;
 }
-void release_event(void* event) { cudaEventDestroy(static_cast<cudaEvent_t>(event)); }
+void release_event(void* event) { succeeded(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "cudaEventDestroy"); }
 bool record_event(int device, void* event) {
   const auto s = static_cast<cudaStream_t>(stream(device));
   return succeeded(cudaEventRecord(static_cast<cudaEvent_t>(event), s), "cudaEventRecord");
@@ -80,7 +80,9 @@ bool record_event(int device, void* event) {
 bool event_done(void* event, bool* done) {
   const cudaError_t found = cudaEventQuery(static_cast<cudaEvent_t>(event));
   *done = found == cudaSuccess;
-  return found == cudaErrorNotReady || succeeded(found, "cudaEventQuery");
+  if (found != cudaErrorNotReady) return succeeded(found, "cudaEventQuery");
+  cudaGetLastError();  // no error, and no launch may find it
+  return true;
 }
 bool wait_event(void* event) { return succeeded(cudaEventSynchronize(static_cast<cudaEvent_t>(event)), "cudaEventSynchronize"); }
 bool event_seconds(void* begin, void* end, double* seconds) {

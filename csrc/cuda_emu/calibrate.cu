@@ -88,8 +88,9 @@ __global__ void products(const uint32_t* in, uint32_t* out) {
 __global__ void rounded(const uint32_t* in, uint32_t* out) {
   const Lane l = lane_of(in, out);
   for (int i = 0; i < kWords; ++i) {
-    // Exponents near 1, and mantissas at and beside the middle between two numbers of TF32.
-    const uint32_t bits = (0x3f000000u + (l.in[i] & 0x80ffe000u)) | (i % 4 == 0 ? 0x1000u : i % 4 == 1 ? 0x0fffu : i % 4 == 2 ? 0x1001u : 0u);
+    // Exponents near 1, and mantissas at and beside the middle between two numbers of TF32; a NaN, infinity, the largest number.
+    constexpr uint32_t kSpecial[] = {0x7f800001u, 0xff800000u, 0x7f7fffffu, 0x80000000u};
+    const uint32_t bits = i == 7 ? kSpecial[cuda::lane() % 4] : (0x3f000000u + (l.in[i] & 0x80ffe000u)) | (i % 4 == 0 ? 0x1000u : i % 4 == 1 ? 0x0fffu : i % 4 == 2 ? 0x1001u : 0u);
     float f;
     memcpy(&f, &bits, sizeof f);
     l.out[i] = cuda::to_tf32(f) & 0xffffe000u;  // the bits below are not defined
@@ -181,7 +182,10 @@ int main(int count, char** arguments) {
     return std::fprintf(stderr, "calibrate: %s\n", cudaGetErrorString(cudaGetLastError())), 1;
   std::fprintf(file, "{\"gpu\": \"%s\"", p.name);
   for (size_t k = 0; k < std::size(kKernels); ++k) {
+    cudaMemset(out, 0x5a, sizeof host);
     kKernels[k]<<<1, kLanes>>>(in, out);
+    if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess)
+      return std::fprintf(stderr, "calibrate: %s: %s\n", kNames[k], cudaGetErrorString(error)), 1;
     if (cudaMemcpy(host, out, sizeof host, cudaMemcpyDeviceToHost) != cudaSuccess)
       return std::fprintf(stderr, "calibrate: %s: %s\n", kNames[k], cudaGetErrorString(cudaGetLastError())), 1;
     std::fprintf(file, ",\n \"%s\": [", kNames[k]);

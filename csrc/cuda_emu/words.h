@@ -218,7 +218,8 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], f
 // To nearest, ties away from zero, 10 bits of mantissa.
 inline uint32_t to_tf32(float f) {
   const uint32_t u = std::bit_cast<uint32_t>(f);
-  return (u & 0x7f800000u) == 0x7f800000u ? u : (u + 0x1000u) & 0xffffe000u;
+  if ((u & 0x7f800000u) == 0x7f800000u) return u & 0x007fffffu ? 0x7fffffffu : u;  // NaN, infinity
+  return (u + 0x1000u) & 0xffffe000u;
 }
 
 // --------------------------------------------------------------------------------------- barriers in shared memory (sm_90)

@@ -60,6 +60,7 @@ def device_info(device: str = "cuda") -> dict[str, Any]:
         ``name``, ``compute_capability`` as (major, minor), ``multiprocessors``, and bytes of ``memory`` and ``free_memory``.
 
     Raises:
+        ValueError: the name is no GPU's.
         RuntimeError: it is not there, or the driver reports an error.
 
     Example:
@@ -70,12 +71,13 @@ def device_info(device: str = "cuda") -> dict[str, Any]:
 
 
 def synchronize(device: str = "cuda") -> None:
-    """Waits until everything that was given to a device is done. On the CPU kernels are done when their call returns.
+    """Waits until everything that was given to a device is done.
 
     Args:
         device: its name.
 
     Raises:
+        ValueError: the name is no GPU's.
         RuntimeError: it is not there, or a kernel has failed.
         IndexError: an index that an earlier op was given lies outside; the error names the op.
 
@@ -96,13 +98,14 @@ def memory_stats(device: str = "cuda") -> dict[str, int]:
         Bytes ``in_use``, ``peak_in_use``, ``cached`` and ``limit``, numbers of ``allocations`` and ``system_allocations``.
 
     Raises:
+        ValueError: the name is no GPU's.
         RuntimeError: it is not there.
 
     Example:
         >>> if smelt.cuda.is_available():
         ...     print(smelt.cuda.memory_stats()["in_use"])
     """
-    return runtime.memory_stats(device)
+    return runtime.memory_stats(_gpu("memory_stats", device))
 
 
 def reset_peak_memory(device: str = "cuda") -> None:
@@ -112,13 +115,14 @@ def reset_peak_memory(device: str = "cuda") -> None:
         device: its name.
 
     Raises:
+        ValueError: the name is no GPU's.
         RuntimeError: it is not there.
 
     Example:
         >>> if smelt.cuda.is_available():
         ...     smelt.cuda.reset_peak_memory()
     """
-    runtime.reset_peak_memory(device)
+    runtime.reset_peak_memory(_gpu("reset_peak_memory", device))
 
 
 def empty_cache(device: str = "cuda") -> None:
@@ -128,13 +132,14 @@ def empty_cache(device: str = "cuda") -> None:
         device: its name.
 
     Raises:
+        ValueError: the name is no GPU's.
         RuntimeError: it is not there.
 
     Example:
         >>> if smelt.cuda.is_available():
         ...     smelt.cuda.empty_cache()
     """
-    runtime.empty_cache(device)
+    runtime.empty_cache(_gpu("empty_cache", device))
 
 
 def set_memory_limit(limit: int | None, device: str = "cuda") -> None:
@@ -152,7 +157,7 @@ def set_memory_limit(limit: int | None, device: str = "cuda") -> None:
         >>> if smelt.cuda.is_available():
         ...     smelt.cuda.set_memory_limit(8 << 30)
     """
-    runtime.set_memory_limit(limit, device)
+    runtime.set_memory_limit(limit, _gpu("set_memory_limit", device))
 
 
 class Event:
@@ -162,6 +167,7 @@ class Event:
         device: the name of a GPU.
 
     Raises:
+        ValueError: the name is no GPU's.
         RuntimeError: it is not there.
 
     Example:
@@ -218,6 +224,7 @@ class Event:
             Seconds, in steps of about half a microsecond.
 
         Raises:
+            TypeError: it is no event.
             ValueError: it belongs to another device, or one of the two was never recorded.
 
         Example:
@@ -227,6 +234,8 @@ class Event:
             ...     end.record()
             ...     print(begin.seconds_until(end) >= 0)
         """
+        if not isinstance(later, Event):
+            raise TypeError(f"Event: later must be an Event, got {type(later).__name__}")
         return self._event.seconds_until(later._event)
 
 

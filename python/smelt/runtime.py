@@ -61,7 +61,8 @@ def set_float32_matmul(mode: str) -> None:
 
     Args:
         mode: ``"exact"``, as at the start, multiplies float32 as it is. ``"tf32"`` rounds operands to TF32 (8 bits of
-            exponent, 10 of mantissa) and adds in float32, which tensor cores do: the error of a product is up to 1e-3 of it.
+            exponent, 10 of mantissa) and adds in float32, which tensor cores do: an element is off by up to 2^-10 of the sum
+            of its products' magnitudes, and operands within 2^-11 of the largest number become infinite.
 
     Raises:
         ValueError: the mode is none of these.
@@ -124,7 +125,8 @@ def set_memory_limit(limit: int | None, device: str = "cpu") -> None:
     """Caps what the allocator of a device takes from the system, memory kept for later requests included.
 
     A request beyond it first empties the cache and then fails with a MemoryError that says what was asked for and what
-    tensors hold; everything stays usable. Memory that tensors hold already is not touched.
+    tensors hold; everything stays usable. What tensors hold already stays, and goes to the system when they end. Blocks are
+    up to a quarter larger than what they are for.
 
     Args:
         limit: bytes; None for none.
@@ -133,6 +135,7 @@ def set_memory_limit(limit: int | None, device: str = "cpu") -> None:
     Raises:
         TypeError: the limit is not a whole number.
         ValueError: it is not positive.
+        RuntimeError: the device is not there.
 
     Example:
         >>> smelt.set_memory_limit(1 << 40)

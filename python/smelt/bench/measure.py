@@ -238,7 +238,7 @@ class Race:
 
 def race(functions: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02, warmup: int = 3) -> Race:
     """Times functions in turn; each round begins with another. Before each measurement the process sleeps until
-    it uses no CPU, then the function runs uncounted for 10 ms.
+    it uses next to no CPU, for 0.25 s at most, then the function runs uncounted for 10 ms.
 
     Args:
         functions: by name.

@@ -105,10 +105,18 @@ class Call:
             ignored = low if ignore is None else ignore
             fields = {"index": index, "n": math.prod(index.shape), "low": low, "high": high, "ignore": ignored}
             try:
-                _core.call_slot("check_index", {**fields, "dtype": index.dtype.name}, "", self.device)
+                _core.call_slot("check_index", {**fields, "dtype": index.dtype.name}, "", self.device, self.slot)
             except IndexError as error:
-                problem = str(error).removeprefix("check_index: index ")
+                problem = str(error).split(": index ", 1)[-1]
                 raise IndexError(f"{self.slot}: {name} {problem}") from None
+
+    def from_host(self, name: str, array: np.ndarray) -> Tensor:
+        """Numbers of the call's own, moved to where its arrays are."""
+        tensor = _core.from_numpy(array, False)
+        if self.device not in ("", "cpu"):
+            tensor = tensor.to(self.device)
+        self.fields[name] = tensor
+        return tensor
 
     def run(self, **fields: Any) -> Any:
         """Runs the kernel; gives what was written, in the order of the outputs."""

@@ -306,7 +306,7 @@ def where(condition: Any, a: Any, b: Any, *, out: Any = None, impl: str | None =
 def _generator(c: Call, seed: int, offset: int) -> None:
     import numpy as np
 
-    c.fields["generator"] = _core.from_numpy(np.array([seed, offset], np.uint64).view(np.int64), False)
+    c.from_host("generator", np.array([seed, offset], np.uint64).view(np.int64))
 
 
 def random(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .. import _core
 from ._call import Call, choose
 
 __all__ = ["adam", "clip_scale", "probe", "sgd", "sum_squares"]
@@ -25,7 +24,7 @@ def _segments(c: Call, segments: Sequence[Sequence[int]] | None, n: int) -> None
         if offset < 0 or length < 0 or offset + length > n:
             raise c.error(f"segments must lie within the {n} elements, got offset {offset} and length {length}")
     table[:, 2] = np.array([0, 1], np.int32).view(np.int64)[0]
-    c.fields["segments"] = _core.from_numpy(table, False)
+    c.from_host("segments", table)
     c.fields.update(count=len(table), size=n, active=int(table[:, 1].sum()))
 
 
@@ -43,7 +42,7 @@ def _block(c: Call, grad_scale: float, group: Sequence[float]) -> None:
     block = np.zeros(3 + _MAX_GROUPS * _GROUP)
     block[1] = grad_scale
     block[3 : 3 + len(group)] = group
-    c.fields["block"] = _core.from_numpy(block, False)
+    c.from_host("block", block)
 
 
 def sum_squares(grad: Any, *, segments: Sequence[Sequence[int]] | None = None, impl: str | None = None) -> float:
@@ -91,9 +90,9 @@ def clip_scale(sums: Any, max_norm: float, *, impl: str | None = None) -> tuple[
     c = Call("clip_scale", impl)
     c.input("sums", sums, "count", "float64")
     c.output("norm", None, "1", "float64")
-    block = np.zeros(3 + _MAX_GROUPS * _GROUP)
-    c.fields["block"] = _core.from_numpy(block, False)
+    there = c.from_host("block", np.zeros(3 + _MAX_GROUPS * _GROUP))
     norm = c.run(count=c.size["count"], max_norm=max_norm)
+    block = there.numpy()
     return float(norm[0]), float(block[1]), bool(block.view(np.int64)[2])
 
 

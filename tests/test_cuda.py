@@ -62,6 +62,17 @@ def test_synchronize_raises_what_a_kernel_found(device):
     cuda.synchronize(device)  # once
 
 
+def test_indexing_does_not_wait(device):
+    rows, places = smelt.ones(3, 2, device=device), smelt.tensor(np.array([-3, 2, 3]), device=device)
+    rows[places]  # no error here: the host has not waited
+    with pytest.raises(IndexError, match=r"index: positions must be in \[-3, 3\), got 3 at position 2"):
+        cuda.synchronize(device)
+    rows[places] = 0.0
+    with pytest.raises(IndexError, match="got 3 at position 2"):
+        rows.numpy()
+    cuda.synchronize(device)
+
+
 def test_memory_is_counted(device):
     before = cuda.memory_stats(device)["in_use"]
     cuda.reset_peak_memory(device)

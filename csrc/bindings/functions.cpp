@@ -149,6 +149,10 @@ void register_reduce(py::module_& m) {
 
 void register_index(py::module_& m) {
   m.def("take", take);
+  m.def("check_positions", [](const Tensor& index, int64_t low, int64_t high) {
+    const OpScope scope("index");
+    check_index(index, low, high, "positions");
+  });
   m.def("gather", gather);
   m.def("scatter_add", scatter_add);
   m.def("embedding", embedding);

@@ -89,12 +89,8 @@ def _positions(item: Tensor, extent: int) -> Tensor:
     if given.dtype.is_floating:
         raise IndexError(f"index: arrays must be integers or bool, got {given.dtype}")
     own = _core.cast(given, "int64")
-    wrapped = _core.where(own < 0, own + extent, own)
-    bad = (wrapped < 0) | (wrapped >= extent)
-    if wrapped.size and bool(_core.any(bad, None, False)):
-        first = _core.take(_core.reshape(own, [own.size]), _core.nonzero(bad), 0)
-        raise IndexError(f"index: must be in [{-extent}, {extent}), got {int(first[0])}")
-    return wrapped
+    _core.check_positions(own, -extent, extent)
+    return _core.where(own < 0, own + extent, own)
 
 
 def _add(a: Tensor | None, b: Tensor) -> Tensor:

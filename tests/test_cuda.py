@@ -73,6 +73,22 @@ def test_indexing_does_not_wait(device):
     cuda.synchronize(device)
 
 
+def test_lists_and_numpy_arrays_index_and_are_assigned_anywhere(device):
+    def run(device):
+        x = smelt.zeros(4, 5, device=device)
+        x[1] = 2.0
+        x[[0, 3], 1:3] = 7
+        x[x > 6] = -1.0
+        x[::2, -1] = np.arange(2.0)
+        x[np.array([True, False, False, True])] = [[1.0], [3.0]]
+        x[2, :2] = [4.0, 5.0]
+        return [x, x[[0, 1]], x[np.array([True, False, True, False])], x[..., [1, 1], None]]
+
+    for there, here in zip(run(device), run("cpu")):
+        assert there.device == device
+        assert (there.numpy() == here.numpy()).all()
+
+
 def test_memory_is_counted(device):
     before = cuda.memory_stats(device)["in_use"]
     cuda.reset_peak_memory(device)

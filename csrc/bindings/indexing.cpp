@@ -83,13 +83,15 @@ py::object get_item(const Tensor& x, const py::object& key) {
   return py::cast(part.shape() == wanted ? part : reshape(part, basic->result));
 }
 
-// A number or list goes to the tensor's dtype at once: by way of float32 a float64 tensor would get a rounded value.
+// A number or list goes to the tensor's dtype at once: by way of float32 a float64 tensor would get a rounded value. What is no
+// tensor goes to its device too.
 Tensor value_for(const Tensor& x, py::handle value) {
   if (const auto number = as_number(value); number && is_floating(x.dtype()) && !number->huge)
     return full(Shape{}, number->value, x.dtype(), x.device());
   if (py::isinstance<py::sequence>(value) && !py::isinstance<TensorImpl>(value) && !py::isinstance<py::array>(value))
-    return py::module_::import("smelt._tensor").attr("tensor")(value, x.dtype()).cast<Tensor>();
-  return cast(to_tensor(value), x.dtype());
+    return to_device(py::module_::import("smelt._tensor").attr("tensor")(value, x.dtype()).cast<Tensor>(), x.device());
+  const Tensor v = cast(to_tensor(value), x.dtype());
+  return py::isinstance<TensorImpl>(value) ? v : to_device(v, x.device());
 }
 
 void set_item(const Tensor& x, const py::object& key, const py::object& value) {

@@ -24,9 +24,8 @@ def _expand_key(x: Tensor, key: Any) -> list[Any]:
     for item in items:
         if isinstance(item, (list, np.ndarray, bool, np.bool_)):
             array = np.asarray(item)
-            item = _core.from_numpy(
-                array.astype(np.int64) if array.size == 0 and isinstance(item, list) else array, True
-            )
+            array = array.astype(np.int64) if array.size == 0 and isinstance(item, list) else array
+            item = _core.from_numpy(array, True).to(x.device)
         if isinstance(item, Tensor) and item.dtype == "bool":
             used += item.ndim
         elif item is not None and item is not Ellipsis:
@@ -176,7 +175,9 @@ def set_item(x: Tensor, key: Any, value: Any) -> None:
     if not _core.contiguous(x)._same_memory(x):
         raise ValueError("assign: a transposed view cannot be written; write to the tensor itself")
     index = _offsets(x, _items(x, key))
-    given = _core.cast(value._detach(), x.dtype) if isinstance(value, Tensor) else tensor(value, x.dtype)
+    given = (
+        _core.cast(value._detach(), x.dtype) if isinstance(value, Tensor) else tensor(value, x.dtype, device=x.device)
+    )
     values = _core.expand(given, list(index.shape))
     flat = _core.reshape(x._detach(), [x.size])
     _core.put(flat, _core.reshape(index, [index.size]), _core.reshape(values, [index.size]))

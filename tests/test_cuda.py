@@ -36,9 +36,7 @@ def test_without_a_gpu_each_call_says_why(call):
         cuda.synchronize,
         cuda.Event,
         cuda.memory_stats,
-        cuda.reset_peak_memory,
         cuda.empty_cache,
-        lambda name: cuda.set_memory_limit(1 << 40, name),
     ],
 )
 @pytest.mark.parametrize("name", ["cpu", "gpu", "float32", 3, None])
@@ -91,7 +89,7 @@ def test_lists_and_numpy_arrays_index_and_are_assigned_anywhere(device):
 
 def test_memory_is_counted(device):
     before = cuda.memory_stats(device)["in_use"]
-    cuda.reset_peak_memory(device)
+    smelt.reset_peak_memory(device)
     x = smelt.zeros(1000, device=device)
     stats = cuda.memory_stats(device)
     assert stats["in_use"] >= before + x.nbytes

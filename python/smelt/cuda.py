@@ -18,8 +18,6 @@ __all__ = [
     "empty_cache",
     "is_available",
     "memory_stats",
-    "reset_peak_memory",
-    "set_memory_limit",
     "synchronize",
 ]
 
@@ -108,23 +106,6 @@ def memory_stats(device: str = "cuda") -> dict[str, int]:
     return runtime.memory_stats(_gpu("memory_stats", device))
 
 
-def reset_peak_memory(device: str = "cuda") -> None:
-    """:func:`smelt.reset_peak_memory` of a GPU.
-
-    Args:
-        device: its name.
-
-    Raises:
-        ValueError: the name is no GPU's.
-        RuntimeError: it is not there.
-
-    Example:
-        >>> if smelt.cuda.is_available():
-        ...     smelt.cuda.reset_peak_memory()
-    """
-    runtime.reset_peak_memory(_gpu("reset_peak_memory", device))
-
-
 def empty_cache(device: str = "cuda") -> None:
     """:func:`smelt.empty_cache` of a GPU: other processes can have that memory.
 
@@ -140,24 +121,6 @@ def empty_cache(device: str = "cuda") -> None:
         ...     smelt.cuda.empty_cache()
     """
     runtime.empty_cache(_gpu("empty_cache", device))
-
-
-def set_memory_limit(limit: int | None, device: str = "cuda") -> None:
-    """:func:`smelt.set_memory_limit` of a GPU.
-
-    Args:
-        limit: bytes; None for none.
-        device: its name.
-
-    Raises:
-        TypeError, ValueError: the limit is not a positive whole number.
-        RuntimeError: the device is not there.
-
-    Example:
-        >>> if smelt.cuda.is_available():
-        ...     smelt.cuda.set_memory_limit(8 << 30)
-    """
-    runtime.set_memory_limit(limit, _gpu("set_memory_limit", device))
 
 
 class Event:

@@ -7,7 +7,7 @@
 # make tsan    the tests of the thread pool under ThreadSanitizer
 # make cuda    compiles the CUDA kernels (no GPU needed) and runs their tests by the emulator
 # make gpu-check STAGE=test|sanitize|calibrate|bench|all   what only a GPU can show, see tools/gpu_check.sh
-# make wheel   builds a wheel into dist/
+# make wheel   builds a wheel into dist/, with the kernels of all GPU targets where nvcc is found
 # make clean   removes everything that these commands make
 PYTHON ?= python3
 VENV := .venv
@@ -56,8 +56,8 @@ cuda: $(VENV)/.installed-test
 gpu-check:
 	PYTHON=$(PYTHON) bash tools/gpu_check.sh $(or $(STAGE),all)
 
-wheel: $(VENV)/.installed-dev
-	$(BIN)/python -m build --wheel --outdir dist .
+wheel: $(BIN)/python
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
 clean:
 	rm -rf build dist $(VENV) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

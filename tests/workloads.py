@@ -145,6 +145,15 @@ def _optimizers(make, rng):
     return results
 
 
+def _guard(make, rng):
+    before, x = make(floats(rng, 40000)), make(floats(rng, 40000))
+    fine = [kernels.guard_loss(make(np.float32([value]))) for value in (1, np.nan, np.inf)]
+    kernels.restore(before, x, failed=False)
+    kept = x.copy()
+    kernels.restore(before, x)
+    return [kept, x, smelt.tensor(fine)]
+
+
 def _probe(make, rng):
     kinds = ("fma", "fma_bf16", "read", "write", "copy", "update")
     return [smelt.tensor([kernels.probe(smelt.zeros(8192), kind, 2) for kind in kinds])]
@@ -153,7 +162,7 @@ def _probe(make, rng):
 WORKLOADS = {
     f.__name__[1:]: f
     for f in (
-        _elementwise, _reduce, _softmax, _losses, _norm, _conv, _pool, _index, _matmul, _random, _optimizers, _probe,
+        _elementwise, _reduce, _softmax, _losses, _norm, _conv, _pool, _index, _matmul, _random, _optimizers, _guard, _probe,
     )
 }  # fmt: skip
 

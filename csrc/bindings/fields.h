@@ -65,6 +65,8 @@ SMELT_FIELDS(LossBackwardArgs, x, target, pos_weight, dloss, dx, n, period, delt
 SMELT_FIELDS(RandomArgs, generator, y, n, counter, a, b, dtype, kind)
 SMELT_FIELDS(DropoutArgs, generator, x, y, n, counter, p, dtype, accumulate)
 SMELT_FIELDS(SumSquaresArgs, grad, segments, sum, count, size, active, dtype)
+SMELT_FIELDS(GuardLossArgs, loss, block, dtype)
+SMELT_FIELDS(RestoreArgs, from, to, block, bytes)
 SMELT_FIELDS(ClipScaleArgs, sums, norm, block, count, max_norm)
 SMELT_FIELDS(SgdArgs, param, grad, momentum, mirror, segments, block, count, size, active, dtype, nesterov)
 SMELT_FIELDS(AdamArgs, param, grad, exp_avg, exp_avg_sq, mirror, segments, block, count, size, active, dtype, decoupled)

@@ -19,7 +19,10 @@ void register_optimizer(py::module_& m) {
              o.group(index) = {.lr = lr, .weight_decay = weight_decay, .eps = eps, .beta1 = beta1, .beta2 = beta2};
            })
       .def("release", &Optimizer::let_go)
-      .def("step", &Optimizer::step)
+      .def("step", [](Optimizer& o, double clip_norm, const std::optional<Tensor>& loss) { o.step(clip_norm, loss.value_or(Tensor())); },
+           py::arg("clip_norm"), py::arg("loss") = py::none())
+      .def("retract", &Optimizer::retract)
+      .def("restore_if_failed", &Optimizer::restore_if_failed)
       .def("zero_grad", &Optimizer::zero_grad)
       .def("pack", &Optimizer::pack)
       .def("state",
@@ -36,6 +39,7 @@ void register_optimizer(py::module_& m) {
       .def_property("steps", &Optimizer::steps, &Optimizer::set_steps)
       .def_property("skipped", &Optimizer::skipped, &Optimizer::set_skipped)
       .def_property_readonly("last_norm", &Optimizer::last_norm);
+  m.def("pack_together", pack_together);
 }
 
 }  // namespace smelt::bindings

@@ -44,6 +44,7 @@ void register_plan(py::module_& m) {
       .def("same_start", [](const Plan& p, const RecordedStep& step) { return p.step().same_start(step); })
       .def("memory", &Plan::memory)
       .def("kernels", &Plan::kernels)
+      .def("graphs", &Plan::graphs)
       // (offset, bytes, first call, last call) of each piece of its memory.
       .def("blocks", [](const Plan& p) {
         std::vector<std::tuple<size_t, size_t, size_t, size_t>> out;
@@ -67,10 +68,12 @@ void register_plan(py::module_& m) {
   m.def("changes", recording::changes);
   m.def("note_change", recording::note_change);
   // A tensor for a walk: a shape, and an address with nothing behind it.
-  m.def("placeholder", [](const Shape& shape, DTypeArg dtype) {
+  m.def("placeholder", [](const Shape& shape, DTypeArg dtype, const std::string& device) {
     const auto bytes = static_cast<size_t>(shape.numel() * dtype_size(dtype.value));
-    return Tensor(make_ref<TensorImpl>(Storage::placeholder(bytes, Device{}), 0, shape, dtype.value));
+    return Tensor(make_ref<TensorImpl>(Storage::placeholder(bytes, parse_device(device)), 0, shape, dtype.value));
   });
+  m.def("use_graphs", use_graphs);
+  m.def("set_use_graphs", set_use_graphs);
 }
 
 }  // namespace smelt::bindings

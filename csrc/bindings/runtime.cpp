@@ -3,6 +3,7 @@
 #include "core/event.h"
 #include "core/philox.h"
 #include "core/thread_pool.h"
+#include "core/transfer.h"
 #include "cpu/cpu_info.h"
 
 namespace smelt::bindings {
@@ -22,6 +23,8 @@ PyObject* exception_type(ErrorKind kind) {
 DeviceKind parse_kind(const std::string& kind) {
   return kind == "cuda" ? DeviceKind::cuda : kind == "emu" ? DeviceKind::emu : DeviceKind::cpu;
 }
+
+StreamKind parse_stream(const std::string& kind) { return kind == "copy" ? StreamKind::copy : StreamKind::compute; }
 
 CachingAllocator& allocator_of(const std::string& name) {
   const Device device = parse_device(name);
@@ -54,10 +57,27 @@ void register_runtime(py::module_& m) {
   });
   py::class_<Event>(m, "Event")
       .def(py::init([](const std::string& device) { return std::make_unique<Event>(parse_device(device)); }))
-      .def("record", &Event::record)
+      .def("record", [](Event& e, const std::string& stream) { e.record(parse_stream(stream)); })
+      .def("hold_back", [](const Event& e, const std::string& stream) { e.hold_back(parse_stream(stream)); })
       .def("is_done", &Event::is_done)
       .def("synchronize", &Event::wait, py::call_guard<py::gil_scoped_release>())
       .def("seconds_until", &Event::seconds_until, py::call_guard<py::gil_scoped_release>());
+  m.def("stream_handle", [](const std::string& device, const std::string& stream) {
+    return stream_handle(parse_device(device), parse_stream(stream));
+  });
+  m.def("synchronize_stream", [](const std::string& name, const std::string& stream) {
+    const Device device = parse_device(name);
+    const OpScope scope("synchronize");
+    const WithoutInterpreterLock unlocked(true);
+    synchronize_stream(device, parse_stream(stream));
+  });
+  py::class_<Readout>(m, "Readout")
+      .def(py::init([](const std::string& device) { return std::make_unique<Readout>(parse_device(device)); }))
+      .def("start", &Readout::start)
+      .def("values", &Readout::values);
+  py::class_<Uploader>(m, "Uploader")
+      .def(py::init([](const std::string& device) { return std::make_unique<Uploader>(parse_device(device)); }))
+      .def("upload", &Uploader::upload);
   m.def("set_memory_limit", [](int64_t bytes, const std::string& device) { allocator_of(device).set_limit(bytes); });
   m.def("device_count", [](const std::string& kind) { return backend(parse_kind(kind)).devices; });
   m.def("device_info", [](const std::string& name) {

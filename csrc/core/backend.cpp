@@ -63,23 +63,31 @@ Backend* make_emu() {
   return b;
 }
 
-[[noreturn]] void fail_in(const Backend& b) { fail(ErrorKind::runtime, current_op(), b.name, " reported: ", b.module->error()); }
-
 }  // namespace
 
-void Backend::copy(Device device, void* to, const void* from, size_t bytes, CopyKind kind) const {
+void Backend::fail_in() const { fail(ErrorKind::runtime, current_op(), name, " reported: ", module->error()); }
+
+void Backend::copy(Device device, void* to, const void* from, size_t bytes, CopyKind kind, StreamKind on) const {
   if (!bytes) return;
   if (!module)
     std::memcpy(to, from, bytes);
-  else if (!module->copy(device.index, to, from, bytes, kind))
-    fail_in(*this);
+  else if (!module->copy(device.index, on, to, from, bytes, kind))
+    fail_in();
   else if (kind == CopyKind::to_host)
     raise_fault(device);
 }
 
+void Backend::upload(Device device, void* to, const void* from, size_t bytes) const {
+  copy(device, to, from, bytes, CopyKind::from_host, StreamKind::copy);
+}
+void Backend::read_out(Device device, void* to, const void* from, size_t bytes) const {
+  copy(device, to, from, bytes, CopyKind::to_pinned);
+}
+
 void Backend::synchronize(Device device) const {
   if (!module) return;
-  if (!module->synchronize(device.index)) fail_in(*this);
+  for (const StreamKind kind : {StreamKind::copy, StreamKind::compute})
+    if (!module->synchronize(device.index, kind)) fail_in();
   raise_fault(device);
 }
 

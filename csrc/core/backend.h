@@ -18,18 +18,26 @@ class Backend {
   const DeviceModule* module = nullptr;       // none for the CPU
   std::string why_unavailable;                // a sentence when devices is 0
 
-  // In order with the kernels of the device; those to the host have ended on return. RuntimeError names the op at work.
+  // In order with the kernels of the device: those to the host have ended on return, and what comes from the host has been
+  // taken. RuntimeError names the op at work.
   void copy(Device device, void* to, const void* from, size_t bytes) const { copy(device, to, from, bytes, CopyKind::within); }
   void to_host(Device device, void* to, const void* from, size_t bytes) const { copy(device, to, from, bytes, CopyKind::to_host); }
   void from_host(Device device, void* to, const void* from, size_t bytes) const {
     copy(device, to, from, bytes, CopyKind::from_host);
   }
+  // The copy is on its own stream: events bring it in order.
+  void upload(Device device, void* to, const void* from, size_t bytes) const;
+  // Into pinned memory, which has it when an event recorded afterwards is done.
+  void read_out(Device device, void* to, const void* from, size_t bytes) const;
   // Waits until everything that was given to the device is done.
   void synchronize(Device device) const;
+  // Raises what kernels have found wrong so far.
+  void raise_fault(Device device) const;
+  // RuntimeError from what the module said last.
+  [[noreturn]] void fail_in() const;
 
  private:
-  void raise_fault(Device device) const;
-  void copy(Device device, void* to, const void* from, size_t bytes, CopyKind kind) const;
+  void copy(Device device, void* to, const void* from, size_t bytes, CopyKind kind, StreamKind on = StreamKind::compute) const;
 };
 
 Backend& backend(DeviceKind kind);

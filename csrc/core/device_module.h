@@ -15,7 +15,9 @@ struct DeviceInfo {
   int64_t memory, free_memory;  // bytes
 };
 
-enum class CopyKind : int { within = 0, to_host = 1, from_host = 2 };
+enum class CopyKind : int { within = 0, to_host = 1, from_host = 2, to_pinned = 3 };
+// Kernels run on the first, and copies in order with them; the second brings data meanwhile.
+enum class StreamKind : int { compute = 0, copy = 1 };
 
 struct DeviceModule {
   int devices;
@@ -24,18 +26,29 @@ struct DeviceModule {
   void* (*allocate)(int device, size_t bytes);  // null when there is no memory
   void (*release)(int device, void* p, size_t bytes);
 
-  // The stream of a device's kernels. Copies are in order with them; one to the host has ended when it returns.
-  void* (*stream)(int device);
-  bool (*copy)(int device, void* to, const void* from, size_t bytes, CopyKind kind);
-  bool (*synchronize)(int device);
+  void* (*stream)(int device, StreamKind kind);
+  // What comes from the host has been taken when it returns, and is in place for what the stream does later. What goes to the
+  // host has arrived; into pinned memory, it comes when the stream has got there.
+  bool (*copy)(int device, StreamKind on, void* to, const void* from, size_t bytes, CopyKind kind);
+  bool (*synchronize)(int device, StreamKind kind);
+  void* (*allocate_pinned)(size_t bytes);  // of the host; null when there is none
+  void (*release_pinned)(void* p);
 
-  // Moments of that stream. What was never recorded is done.
+  // Moments of a stream. What was never recorded is done.
   void* (*make_event)(int device);  // null when it cannot be had
   void (*release_event)(void* event);
-  bool (*record_event)(int device, void* event);
+  bool (*record_event)(int device, StreamKind on, void* event);
+  bool (*stream_wait)(int device, StreamKind stream, void* event);  // what it does later comes after the event
   bool (*event_done)(void* event, bool* done);
   bool (*wait_event)(void* event);
   bool (*event_seconds)(void* begin, void* end, double* seconds);  // both recorded and done
+
+  // Kernels that are launched on the stream between begin and end do not run: they become a graph, which runs as one. The
+  // stream is not in use by anybody else.
+  bool (*begin_graph)(int device, void** stream);
+  void* (*end_graph)(int device, void* stream);  // null when it cannot be had; the stream is gone
+  bool (*launch_graph)(int device, void* graph);
+  void (*release_graph)(void* graph);
 
   // Where kernels write what they find wrong, and what it was: false when there is nothing. The device must be waited for before.
   DeviceFault* (*fault)(int device);

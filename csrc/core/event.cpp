@@ -13,9 +13,13 @@ Event::~Event() { module_->release_event(event_); }
 
 void Event::fail_with_reason() const { fail(ErrorKind::runtime, "Event", device_, " reported: ", module_->error()); }
 
-void Event::record() {
-  if (!module_->record_event(device_.index, event_)) fail_with_reason();
+void Event::record(StreamKind on) {
+  if (!module_->record_event(device_.index, on, event_)) fail_with_reason();
   recorded_ = true;
+}
+
+void Event::hold_back(StreamKind stream) const {
+  if (recorded_ && !module_->stream_wait(device_.index, stream, event_)) fail_with_reason();
 }
 
 bool Event::is_done() const {
@@ -36,6 +40,16 @@ double Event::seconds_until(const Event& later) const {
   double seconds = 0;
   if (!module_->event_seconds(event_, later.event_, &seconds)) fail_with_reason();
   return seconds;
+}
+
+uintptr_t stream_handle(Device device, StreamKind kind) {
+  return reinterpret_cast<uintptr_t>(backend(device).module->stream(device.index, kind));
+}
+
+void synchronize_stream(Device device, StreamKind kind) {
+  const Backend& b = backend(device);
+  if (!b.module->synchronize(device.index, kind)) b.fail_in();
+  b.raise_fault(device);
 }
 
 }  // namespace smelt

@@ -11,7 +11,8 @@ class Event {
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
 
-  void record();
+  void record(StreamKind on = StreamKind::compute);
+  void hold_back(StreamKind stream) const;  // what the stream does later comes after this moment
   bool is_done() const;
   void wait() const;
   // From this moment to a later one of the same device, which is waited for.
@@ -25,5 +26,9 @@ class Event {
   void* event_ = nullptr;
   bool recorded_ = false;
 };
+
+// A device's stream, for other libraries that are given work on it.
+uintptr_t stream_handle(Device device, StreamKind kind);
+void synchronize_stream(Device device, StreamKind kind);
 
 }  // namespace smelt

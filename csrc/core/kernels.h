@@ -761,6 +761,9 @@ struct StepBlock {
   double grad_scale;  // clipping, multiplied into every gradient
   uint64_t skip;      // not 0: this step changes nothing
   Group group[kMaxGroups];
+  // What follows is the kernels', from step to step.
+  int64_t skipped;  // steps whose norm was not finite
+  int64_t failed;   // the step whose loss was not finite, or that met a fault: nothing changes since then; or 0
 };
 static_assert(sizeof(StepBlock) <= 4096);
 
@@ -769,6 +772,7 @@ struct Segment {
   int64_t offset, length;  // in elements; offset is a multiple of 64
   int32_t group;
   int32_t active;  // its gradient is filled
+  bool operator==(const Segment&) const = default;
 };
 
 struct SumSquaresArgs {  // of the active segments
@@ -789,7 +793,26 @@ struct SumSquaresArgs {  // of the active segments
   }
 };
 
-struct ClipScaleArgs {  // grad_scale = min(1, max_norm / sqrt(sums)); skip = the norm is not finite
+struct GuardLossArgs {  // the step has failed when its loss is not finite, or a fault is unread; skip |= failed
+  SMELT_SLOT(GuardLossArgs, "guard_loss");
+  const void* loss;  // (1)
+  StepBlock* block;  // inout
+  DType dtype;
+  static constexpr auto buffers() { return std::array{SMELT_IN(GuardLossArgs, loss), SMELT_KEPT_INOUT(GuardLossArgs, block)}; }
+};
+
+struct RestoreArgs {  // to = from, where block->failed
+  SMELT_SLOT(RestoreArgs, "restore");
+  const void* from;        // (bytes)
+  void* to;                // (bytes), inout
+  const StepBlock* block;
+  int64_t bytes;           // a multiple of 16
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(RestoreArgs, from), SMELT_KEPT_INOUT(RestoreArgs, to), SMELT_KEPT_IN(RestoreArgs, block)};
+  }
+};
+
+struct ClipScaleArgs {  // grad_scale = min(1, max_norm / sqrt(sums)); skip |= the norm is not finite
   SMELT_SLOT(ClipScaleArgs, "clip_scale");
   const double* sums;  // (count)
   double* norm;        // (1) out
@@ -878,7 +901,7 @@ using Slots =
                NonzeroArgs, GemmArgs, Conv2dArgs, Conv2dBackwardInputArgs, Conv2dBackwardWeightArgs, Pool2dArgs,
                Pool2dBackwardArgs, BatchNormArgs, BatchNormBackwardArgs, LayerNormArgs, LayerNormBackwardArgs,
                SoftmaxArgs, SoftmaxBackwardArgs, CrossEntropyArgs, CrossEntropyBackwardArgs, LossArgs,
-               LossBackwardArgs, RandomArgs, DropoutArgs, SumSquaresArgs, ClipScaleArgs, SgdArgs, AdamArgs, ProbeArgs>;
+               LossBackwardArgs, RandomArgs, DropoutArgs, SumSquaresArgs, GuardLossArgs, RestoreArgs, ClipScaleArgs, SgdArgs, AdamArgs, ProbeArgs>;
 constexpr int kSlotCount = std::tuple_size_v<Slots>;
 
 template <class A, class... All>

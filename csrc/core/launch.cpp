@@ -106,6 +106,19 @@ const Candidate* find_candidate(int slot, const void* args, Device device) {
   return nullptr;
 }
 
+Context device_context(Device device) {
+  Context context;
+  context.device = device;
+  context.threads = num_threads();
+  context.parallel = parallel;
+  if (const DeviceModule* module = backend(device).module) {
+    context.stream = module->stream(device.index, StreamKind::compute);
+    context.fault = module->fault(device.index);
+    context.tf32 = tf32();
+  }
+  return context;
+}
+
 void launch(int slot, const void* args, Device device) {
   if (t_dry) return;
   const Candidate* c = find_candidate(slot, args, device);
@@ -116,15 +129,7 @@ void launch(int slot, const void* args, Device device) {
     if (recording->walking()) return;
   }
 
-  Context context;
-  context.device = device;
-  context.threads = num_threads();
-  context.parallel = parallel;
-  if (const DeviceModule* module = backend(device).module) {
-    context.stream = module->stream(device.index);
-    context.fault = module->fault(device.index);
-    context.tf32 = tf32();
-  }
+  Context context = device_context(device);
   const size_t bytes = c->workspace ? c->workspace(args, context.threads) : 0;
   if (bytes) context.workspace = allocate(device, bytes);
   Status status;

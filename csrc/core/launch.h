@@ -14,6 +14,8 @@ template <class Args>
 void launch(const Args& args, Device device) {
   launch(slot_of<Args>, &args, device);
 }
+// What every kernel of a device gets, but for its workspace.
+Context device_context(Device device);
 // Whether some candidate would run these arguments; an op without one uses its composition.
 template <class Args>
 bool supported(const Args& args, Device device);

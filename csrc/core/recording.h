@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <span>
 #include <string>
 
 #include "core/dtype.h"
@@ -27,8 +28,9 @@ class Recording {
   virtual void restore_later(std::function<void()> restore) = 0;
 
   virtual void launched(int slot, const void* args, Device device, const Candidate& candidate) = 0;
-  // Work that stands between the kernels. Of an object that is not kept alive, the end changes layout_generation().
-  virtual void host(HostWork work, RefCounted* object, int64_t value, bool keep) = 0;
+  // Work that stands between the kernels. Of an object that is not kept alive, the end changes layout_generation(). `writes`
+  // is the device's memory that it writes to.
+  virtual void host(HostWork work, RefCounted* object, int64_t value, bool keep, std::span<const Ref<Storage>> writes = {}) = 0;
   // What must hold before a replay, so that it does what the step would.
   virtual void guard(HostCheck holds, RefCounted* object, int64_t value) = 0;
   // Whether the step has already done work on the object.
@@ -67,12 +69,12 @@ class Paused {
 };
 
 // Notes work that has been done, or that the caller does.
-inline void host(HostWork work, RefCounted* object, int64_t value = 0, bool keep = true) {
-  if (Recording* r = current()) [[unlikely]] r->host(work, object, value, keep);
+inline void host(HostWork work, RefCounted* object, int64_t value = 0, bool keep = true, std::span<const Ref<Storage>> writes = {}) {
+  if (Recording* r = current()) [[unlikely]] r->host(work, object, value, keep, writes);
 }
 // Notes work and does it, but not in a walk.
-inline void perform(HostWork work, RefCounted* object, int64_t value = 0, bool keep = true) {
-  host(work, object, value, keep);
+inline void perform(HostWork work, RefCounted* object, int64_t value = 0, bool keep = true, std::span<const Ref<Storage>> writes = {}) {
+  host(work, object, value, keep, writes);
   if (walking()) return;
   const Paused paused;
   work(object, value);

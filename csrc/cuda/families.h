@@ -22,6 +22,7 @@ void register_softmax(const Taker& taker);  // softmax.cu: softmax, cross_entrop
 void register_loss(const Taker& taker);
 void register_random(const Taker& taker);
 void register_optimizer(const Taker& taker);
+void register_probe(const Taker& taker);
 
 inline void register_kernels(const Taker& taker) {
   register_fill(taker);
@@ -37,6 +38,7 @@ inline void register_kernels(const Taker& taker) {
   register_loss(taker);
   register_random(taker);
   register_optimizer(taker);
+  register_probe(taker);
 }
 
 }  // namespace smelt::cuda

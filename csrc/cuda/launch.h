@@ -14,13 +14,17 @@ namespace smelt::cuda {
 #ifdef SMELT_EMU
 
 template <class... P, class... A>
-Status launch(const Context&, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared, A... args) {
+Status launch(const Context& context, void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared, A... args) {
   struct Call {
     void (*kernel)(P...);
     std::tuple<P...> args;
   };
   const Call call{kernel, {static_cast<P>(args)...}};
   const auto body = [](const void* c) { std::apply(static_cast<const Call*>(c)->kernel, static_cast<const Call*>(c)->args); };
+  if (context.stream) {  // only a graph has one
+    emu::keep(context.stream, grid, block, dynamic_shared, body, &call, sizeof call);
+    return Status::ok;
+  }
   return emu::run(grid, block, dynamic_shared, body, &call, sizeof call) ? Status::ok : Status::failed;
 }
 

@@ -1,9 +1,11 @@
-// CUDA devices as the core sees them: what _cuda.so gives through its one symbol. One stream of kernels and copies for each.
+// CUDA devices as the core sees them: what _cuda.so gives through its one symbol.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <string>
 #include <vector>
 
@@ -26,7 +28,62 @@ namespace {
 
 constexpr int kLeastCapability = 80;
 DeviceModule g_module;
-std::vector<cudaStream_t> g_streams;
+
+// Pinned memory through which bytes of the host leave, in two halves: while one is being copied, the other is filled.
+class Staging {
+ public:
+  // Takes the bytes; they are on their way to `to` when it returns.
+  bool send(char* to, const char* from, size_t bytes, cudaStream_t stream) {
+    const std::lock_guard lock(mutex_);
+    if (!memory_ && !begin()) return false;
+    while (bytes) {
+      if (used_ == kHalf && !turn(stream)) return false;
+      const size_t part = std::min(bytes, kHalf - used_);
+      char* const place = memory_ + half_ * kHalf + used_;
+      std::memcpy(place, from, part);
+      if (!succeeded(cudaMemcpyAsync(to, place, part, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync")) return false;
+      used_ = std::min(kHalf, (used_ + part + 255) / 256 * 256);
+      from += part;
+      to += part;
+      bytes -= part;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr size_t kHalf = size_t{8} << 20;
+  bool begin() {
+    void* p = nullptr;
+    for (cudaEvent_t& e : left_)
+      if (!e && !succeeded(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "cudaEventCreateWithFlags")) return false;
+    if (!succeeded(cudaHostAlloc(&p, 2 * kHalf, cudaHostAllocPortable), "cudaHostAlloc")) return false;
+    memory_ = static_cast<char*>(p);
+    return true;
+  }
+  // To the other half, once what was in it has left.
+  bool turn(cudaStream_t stream) {
+    if (!succeeded(cudaEventRecord(left_[half_], stream), "cudaEventRecord")) return false;
+    half_ = 1 - half_;
+    used_ = 0;
+    return succeeded(cudaEventSynchronize(left_[half_]), "cudaEventSynchronize");
+  }
+
+  std::mutex mutex_;
+  char* memory_ = nullptr;
+  size_t half_ = 0, used_ = 0;
+  cudaEvent_t left_[2] = {};
+};
+
+struct Stream {
+  cudaStream_t stream = nullptr;
+  Staging staging;
+};
+struct OpenDevice {
+  Stream streams[2];             // by StreamKind
+  DeviceFault* fault = nullptr;  // in memory of the host that the device writes to
+};
+std::vector<OpenDevice*> g_devices;  // never destroyed: no CUDA call comes from a static destructor
+Stream& stream_of(int device, StreamKind kind) { return g_devices[static_cast<size_t>(device)]->streams[static_cast<int>(kind)]; }
 
 bool info(int device, DeviceInfo* info) {
   cudaDeviceProp p;
@@ -52,20 +109,29 @@ void release(int device, void* p, size_t) {
   cudaFree(p);  // waits for the device, so nothing uses the memory any more
 }
 
-void* stream(int device) {
+void* stream(int device, StreamKind kind) {
   cudaSetDevice(device);
-  return g_streams[static_cast<size_t>(device)];
+  return stream_of(device, kind).stream;
 }
 
-bool synchronize(int device) { return succeeded(cudaStreamSynchronize(static_cast<cudaStream_t>(stream(device))), "cudaStreamSynchronize"); }
-
-bool copy(int device, void* to, const void* from, size_t bytes, CopyKind kind) {
-  constexpr cudaMemcpyKind kKinds[] = {cudaMemcpyDeviceToDevice, cudaMemcpyDeviceToHost, cudaMemcpyHostToDevice};
-  const auto s = static_cast<cudaStream_t>(stream(device));
-  if (!succeeded(cudaMemcpyAsync(to, from, bytes, kKinds[static_cast<int>(kind)], s), "cudaMemcpyAsync")) return false;
-  // Memory of the host may change or end as soon as this returns.
-  return kind == CopyKind::within || synchronize(device);
+bool synchronize(int device, StreamKind kind) {
+  return succeeded(cudaStreamSynchronize(static_cast<cudaStream_t>(stream(device, kind))), "cudaStreamSynchronize");
 }
+
+bool copy(int device, StreamKind on, void* to, const void* from, size_t bytes, CopyKind kind) {
+  const auto s = static_cast<cudaStream_t>(stream(device, on));
+  if (kind == CopyKind::from_host)
+    return stream_of(device, on).staging.send(static_cast<char*>(to), static_cast<const char*>(from), bytes, s);
+  const cudaMemcpyKind direction = kind == CopyKind::within ? cudaMemcpyDeviceToDevice : cudaMemcpyDeviceToHost;
+  if (!succeeded(cudaMemcpyAsync(to, from, bytes, direction, s), "cudaMemcpyAsync")) return false;
+  return kind != CopyKind::to_host || synchronize(device, on);
+}
+
+void* allocate_pinned(size_t bytes) {
+  void* p = nullptr;
+  return succeeded(cudaHostAlloc(&p, bytes, cudaHostAllocPortable), "cudaHostAlloc") ? p : nullptr;
+}
+void release_pinned(void* p) { succeeded(cudaFreeHost(p), "cudaFreeHost"); }
 
 void* make_event(int device) {
   cudaEvent_t e = nullptr;
@@ -73,9 +139,13 @@ void* make_event(int device) {
   return e;
 }
 void release_event(void* event) { succeeded(cudaEventDestroy(static_cast<cudaEvent_t>(event)), "cudaEventDestroy"); }
-bool record_event(int device, void* event) {
-  const auto s = static_cast<cudaStream_t>(stream(device));
+bool record_event(int device, StreamKind on, void* event) {
+  const auto s = static_cast<cudaStream_t>(stream(device, on));
   return succeeded(cudaEventRecord(static_cast<cudaEvent_t>(event), s), "cudaEventRecord");
+}
+bool stream_wait(int device, StreamKind kind, void* event) {
+  const auto s = static_cast<cudaStream_t>(stream(device, kind));
+  return succeeded(cudaStreamWaitEvent(s, static_cast<cudaEvent_t>(event), 0), "cudaStreamWaitEvent");
 }
 bool event_done(void* event, bool* done) {
   const cudaError_t found = cudaEventQuery(static_cast<cudaEvent_t>(event));
@@ -93,9 +163,34 @@ bool event_seconds(void* begin, void* end, double* seconds) {
   return true;
 }
 
-// In memory of the host that the device writes to.
-std::vector<DeviceFault*> g_faults;
-DeviceFault* fault(int device) { return g_faults[static_cast<size_t>(device)]; }
+bool begin_graph(int device, void** stream) {
+  cudaStream_t s = nullptr;
+  if (!succeeded(cudaSetDevice(device), "cudaSetDevice") ||
+      !succeeded(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"))
+    return false;
+  *stream = s;
+  if (succeeded(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture")) return true;
+  cudaStreamDestroy(s);
+  return false;
+}
+void* end_graph(int, void* stream) {
+  const auto s = static_cast<cudaStream_t>(stream);
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t ready = nullptr;
+  if (succeeded(cudaStreamEndCapture(s, &graph), "cudaStreamEndCapture") &&
+      !succeeded(cudaGraphInstantiate(&ready, graph, 0), "cudaGraphInstantiate"))
+    ready = nullptr;
+  if (graph) cudaGraphDestroy(graph);
+  cudaStreamDestroy(s);
+  return ready;
+}
+bool launch_graph(int device, void* graph) {
+  const auto s = static_cast<cudaStream_t>(stream(device, StreamKind::compute));
+  return succeeded(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), s), "cudaGraphLaunch");
+}
+void release_graph(void* graph) { succeeded(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)), "cudaGraphExecDestroy"); }
+
+DeviceFault* fault(int device) { return g_devices[static_cast<size_t>(device)]->fault; }
 bool take_fault(int device, DeviceFault* found) {
   DeviceFault& there = *fault(device);
   if (!there.ticket) return false;
@@ -126,18 +221,41 @@ std::string open() {
   }
   if (!usable) return found.empty() ? "the NVIDIA driver finds no GPU" : found;
   for (int i = 0; i < usable; ++i) {
-    cudaStream_t s = nullptr;
+    g_devices.push_back(new OpenDevice);
+    OpenDevice& d = *g_devices.back();
+    void* f = nullptr;
     if (!succeeded(cudaSetDevice(i), "cudaSetDevice") ||
-        !succeeded(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"))
+        !succeeded(cudaHostAlloc(&f, sizeof *d.fault, cudaHostAllocPortable | cudaHostAllocMapped), "cudaHostAlloc"))
       return t_error;
-    DeviceFault* f = nullptr;
-    if (!succeeded(cudaHostAlloc(&f, sizeof *f, cudaHostAllocPortable | cudaHostAllocMapped), "cudaHostAlloc")) return t_error;
-    *f = {};
-    g_streams.push_back(s);
-    g_faults.push_back(f);
+    d.fault = new (f) DeviceFault{};
+    for (Stream& s : d.streams)
+      if (!succeeded(cudaStreamCreateWithFlags(&s.stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags")) return t_error;
   }
-  g_module = {usable,      info,         allocate,   release,    stream,        copy,  synchronize, make_event, release_event,
-              record_event, event_done,  wait_event, event_seconds, fault,      take_fault, false, error,     each_kernel};
+  g_module = {.devices = usable,
+              .info = info,
+              .allocate = allocate,
+              .release = release,
+              .stream = stream,
+              .copy = copy,
+              .synchronize = synchronize,
+              .allocate_pinned = allocate_pinned,
+              .release_pinned = release_pinned,
+              .make_event = make_event,
+              .release_event = release_event,
+              .record_event = record_event,
+              .stream_wait = stream_wait,
+              .event_done = event_done,
+              .wait_event = wait_event,
+              .event_seconds = event_seconds,
+              .begin_graph = begin_graph,
+              .end_graph = end_graph,
+              .launch_graph = launch_graph,
+              .release_graph = release_graph,
+              .fault = fault,
+              .take_fault = take_fault,
+              .exact = false,
+              .error = error,
+              .each_kernel = each_kernel};
   return "";
 }
 

@@ -35,6 +35,9 @@ using Site = std::source_location;
 // Runs body(argument) once for every thread. False when a rule was broken; error() tells which, where and by whom.
 bool run(dim3 grid, dim3 block, size_t dynamic_shared, void (*body)(const void*), const void* argument, size_t argument_bytes);
 const char* error();
+
+// Keeps a launch, with a copy of its argument, for run_all. Graphs are vectors of launches.
+void keep(void* graph, dim3 grid, dim3 block, size_t dynamic_shared, void (*body)(const void*), const void* argument, size_t argument_bytes);
 // Threads take turns in an order drawn from the seed; 0: in that of their numbers.
 void set_order(uint64_t seed);
 

@@ -1,5 +1,6 @@
 // What the emulator's parts know of the block that runs.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -73,6 +74,15 @@ extern Block block;
 extern thread_local bool t_in_kernel;
 constexpr size_t kStack = 64 << 10;
 char* shared_memory();  // kMaxShared bytes
+
+// A kernel's launch that is run later, as often as wanted.
+struct Launch {
+  dim3 grid, block;
+  size_t dynamic_shared;
+  void (*body)(const void*);
+  std::vector<std::max_align_t> argument;
+  size_t argument_bytes;
+};
 
 // memory.cpp: the device's memory. Outside of kernels and copies no access to it succeeds.
 void* device_allocate(int device, size_t bytes);

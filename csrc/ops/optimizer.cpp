@@ -102,7 +102,12 @@ void Optimizer::pack() {
   const Device device = entries_.empty() ? Device{} : entries_[0].tensor.device();
   std::vector<std::pair<int, int>> places(entries_.size(), {-1, -1});
   std::vector<Flat> fresh = lay_out(places, device);
-  if (!block_memory_) block_memory_ = Storage::allocate(sizeof(StepBlock), device);
+  if (!block_memory_) {
+    block_memory_ = Storage::allocate(sizeof(StepBlock), device);
+    StepBlock fresh{};
+    fresh.skipped = skipped_;
+    backend(device).from_host(device, block_memory_->data(), &fresh, sizeof fresh);
+  }
   const Ref<Storage> norms = Storage::allocate((fresh.size() + 1) * sizeof(double), device);
   for (size_t i = 0; i < entries_.size(); ++i) {
     TensorImpl* impl = entries_[i].tensor.impl();
@@ -160,6 +165,8 @@ int64_t Optimizer::Flat::active() const {
 }
 
 void Optimizer::Flat::write_segments() const {
+  if (segments == written) return;
+  written = segments;
   backend(segment_memory->device()).from_host(segment_memory->device(), segment_memory->data(), segments.data(), segments.size() * sizeof(Segment));
 }
 
@@ -220,7 +227,7 @@ void Optimizer::write_block() {
     out.inverse_sqrt_bias_correction2 = 1.0 / std::sqrt(1.0 - std::pow(g.beta2, t));
   }
   const Device device = block_memory_->device();
-  backend(device).from_host(device, block_memory_->data(), &next, sizeof next);
+  backend(device).from_host(device, block_memory_->data(), &next, offsetof(StepBlock, skipped));
   for (const Flat& flat : flats_) flat.write_segments();
 }
 
@@ -303,23 +310,50 @@ void Optimizer::begin() {
   write_block();
 }
 
-void Optimizer::count_skipped() {
-  StepBlock done;
-  backend(block_memory_->device()).to_host(block_memory_->device(), &done, block_memory_->data(), sizeof done);
-  skipped_ += done.skip != 0;
+int64_t Optimizer::skipped() {
+  recording::read_value();
+  if (!block_memory_) return skipped_;
+  StepBlock now;
+  backend(block_memory_->device()).to_host(block_memory_->device(), &now, block_memory_->data(), sizeof now);
+  return now.skipped;
 }
 
-void Optimizer::step(double clip_norm) {
+void Optimizer::set_skipped(int64_t skipped) {
+  skipped_ = skipped;
+  if (block_memory_)
+    backend(block_memory_->device()).from_host(block_memory_->device(), &block()->skipped, &skipped, sizeof skipped);
+}
+
+int64_t Optimizer::retract() {
+  if (!block_memory_) return 0;
+  const Backend& b = backend(block_memory_->device());
+  int64_t failed = 0;
+  b.to_host(block_memory_->device(), &failed, &block()->failed, sizeof failed);
+  if (!failed) return 0;
+  const int64_t steps = steps_ - failed + 1;
+  steps_ = failed - 1;
+  failed = 0;
+  b.from_host(block_memory_->device(), &block()->failed, &failed, sizeof failed);
+  return steps;
+}
+
+void Optimizer::restore_if_failed(const Tensor& x, const Tensor& before) {
+  OpScope scope("optimizer");
+  launch(RestoreArgs{.from = before.data(), .to = x.data(), .block = block(), .bytes = x.nbytes()}, x.device());
+}
+
+void Optimizer::step(double clip_norm, const Tensor& loss) {
   OpScope scope("optimizer");
   if (released_) fail(ErrorKind::runtime, "optimizer", "release() was called: it has no parameters any more");
   pack();
   WithoutInterpreterLock unlocked(true);
-  perform([](RefCounted* object, int64_t) { static_cast<Optimizer*>(object)->begin(); });
+  std::vector<Ref<Storage>> written{block_memory_};
+  for (const Flat& flat : flats_) written.push_back(flat.segment_memory);
+  perform([](RefCounted* object, int64_t) { static_cast<Optimizer*>(object)->begin(); }, 0, written);
+  if (loss) launch(GuardLossArgs{.loss = loss.data(), .block = block(), .dtype = loss.dtype()}, block_memory_->device());
   if (clip_norm > 0) clip(clip_norm);
   for (size_t i = 0; i < flats_.size(); ++i) update(static_cast<int64_t>(i));
   clock_->age();
-  if (clip_norm > 0)
-    perform([](RefCounted* object, int64_t) { static_cast<Optimizer*>(object)->count_skipped(); });
 }
 
 double Optimizer::last_norm() {
@@ -328,6 +362,26 @@ double Optimizer::last_norm() {
   double norm;
   backend(norm_memory_->device()).to_host(norm_memory_->device(), &norm, norm_memory_->data() + flats_.size() * sizeof(double), sizeof norm);
   return norm;
+}
+
+Tensor pack_together(const std::vector<Tensor>& tensors) {
+  OpScope scope("optimizer");
+  NoGrad no_grad;
+  const Device device = tensors.empty() ? Device{} : tensors[0].device();
+  int64_t bytes = 0;
+  for (const Tensor& t : tensors) bytes += round_up(t.nbytes(), kSegmentBytes);
+  const Tensor whole = full(Shape{bytes}, {}, DType::uint8, device);
+  int64_t offset = 0;
+  for (const Tensor& t : tensors) {
+    TensorImpl* const impl = t.impl();
+    if (impl->storage->base() || impl->offset != 0 || impl->storage->bytes() != static_cast<size_t>(t.nbytes())) {
+      impl->storage = copy(t).impl()->storage;
+      impl->offset = 0;
+    }
+    impl->storage->move_into(whole.impl()->storage, static_cast<size_t>(offset));
+    offset += round_up(t.nbytes(), kSegmentBytes);
+  }
+  return whole;
 }
 
 }  // namespace smelt

@@ -28,8 +28,14 @@ class Optimizer final : public RefCounted {
   // Lets go of the parameters: they keep their values, and another optimizer may take them.
   void let_go();
 
-  // One update from the filled gradients; RuntimeError when none is. clip_norm <= 0: no clipping.
-  void step(double clip_norm);
+  // One update from the filled gradients; RuntimeError when none is. clip_norm <= 0: no clipping. With a loss that is not
+  // finite neither this step nor any later one changes anything, until retract().
+  void step(double clip_norm, const Tensor& loss = {});
+  // Forgets the steps that were not taken, because the loss of the first of them was not finite or an index was wrong, and
+  // gives their number.
+  int64_t retract();
+  // What the steps of which `loss` was not finite have written to `x` is undone by writing `before` back.
+  void restore_if_failed(const Tensor& x, const Tensor& before);
   void zero_grad() { clock_->clear(); }
 
   // Moves the parameters into flat buffers, now instead of at the first step.
@@ -39,8 +45,8 @@ class Optimizer final : public RefCounted {
 
   int64_t steps() const { return steps_; }
   void set_steps(int64_t steps) { steps_ = steps; }
-  int64_t skipped() const { return skipped_; }
-  void set_skipped(int64_t skipped) { skipped_ = skipped; }
+  int64_t skipped();
+  void set_skipped(int64_t skipped);
   double last_norm();  // of the last clipped step; NaN before
 
   // State tensors by name and parameter, in the order of registration; views of the flat buffers.
@@ -64,6 +70,7 @@ class Optimizer final : public RefCounted {
     int64_t size = 0;  // elements
     Tensor param, grad, state[2];
     std::vector<Segment> segments;
+    mutable std::vector<Segment> written;  // in segment_memory
     std::vector<int> entries;
     std::vector<Storage*> mirrored;  // parameters whose mirror held before the update and holds again after it
     Ref<Storage> segment_memory;
@@ -76,7 +83,9 @@ class Optimizer final : public RefCounted {
   void place(Entry& entry, Flat& flat);
   void remove(Entry& entry);
   // A recorded step does not keep its optimizer alive: letting go of the parameters ends the recording.
-  void perform(HostWork work, int64_t value = 0) { recording::perform(work, this, value, false); }
+  void perform(HostWork work, int64_t value = 0, std::span<const Ref<Storage>> writes = {}) {
+    recording::perform(work, this, value, false, writes);
+  }
   // What a step does on the host, in this order among its kernels.
   void begin();
   void write_block();
@@ -84,7 +93,6 @@ class Optimizer final : public RefCounted {
   void update(int64_t flat);
   void before_update(Flat& flat, bool mirror);
   void after_update(Flat& flat);
-  void count_skipped();
   StepBlock* block() { return reinterpret_cast<StepBlock*>(block_memory_->data()); }
 
   OptimizerKind kind_;
@@ -94,8 +102,12 @@ class Optimizer final : public RefCounted {
   std::vector<Entry> entries_;
   std::vector<Flat> flats_;
   Ref<Storage> block_memory_, norm_memory_;  // norm: one sum a flat buffer, then the norm itself
-  int64_t steps_ = 0, skipped_ = 0, layout_generation_ = 0;
+  int64_t steps_ = 0, layout_generation_ = 0;
+  int64_t skipped_ = 0;  // before there is a block
   bool released_ = false;
 };
+
+// Moves the memory of these tensors of one device into one piece, a tensor of bytes, where it stays.
+Tensor pack_together(const std::vector<Tensor>& tensors);
 
 }  // namespace smelt

@@ -139,7 +139,8 @@ void advance_generator() {
     t_generator.follow_seed();
     t_generator.set({t_generator.now.seed, sequence().next});
   };
-  recording::perform(advance, nullptr);
+  const auto& memories = t_generator.memories;
+  recording::perform(advance, nullptr, 0, true, memories);
 }
 
 Tensor random(const Shape& shape, RandomKind kind, Scalar a, Scalar b, DType dtype, Device device) {

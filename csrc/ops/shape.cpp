@@ -186,6 +186,7 @@ Tensor as_floating(const Tensor& x) { return is_floating(x.dtype()) ? x : cast(x
 Tensor to_device(const Tensor& x_in, Device device) {
   if (x_in.device() == device) return x_in;
   OpScope scope("to");
+  recording::refuse("it copies a tensor from one device to another");
   const Tensor x = dense(x_in);
   Tensor y = empty(x.shape(), x.dtype(), device);
   const size_t bytes = static_cast<size_t>(x.nbytes());
@@ -193,8 +194,11 @@ Tensor to_device(const Tensor& x_in, Device device) {
     backend(device).from_host(device, y.data(), x.data(), bytes);
   else if (device.kind == DeviceKind::cpu)
     backend(x.device()).to_host(x.device(), y.data(), x.data(), bytes);
-  else
+  else {
+    backend(x.device()).synchronize(x.device());  // streams of two devices know nothing of each other
     backend(device).copy(device, y.data(), x.data(), bytes);
+    backend(device).synchronize(device);
+  }
   if (needs_grad(x)) attach(make_ref<DeviceNode>(x.device()), {&x}, {&y});
   return y;
 }

@@ -1,6 +1,7 @@
 #include "plan/plan.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <numeric>
@@ -12,7 +13,7 @@
 namespace smelt {
 namespace {
 
-constexpr size_t kAlignment = 64;
+constexpr size_t kAlignment = 256;  // that of a GPU's allocations
 constexpr size_t kNone = ~size_t{0};
 constexpr double kReleaseNs = 100e3;  // of estimated work, from which on other Python threads may run meanwhile
 constexpr double kLongNs = 10e6;      // of estimated work, from which on the clock is watched
@@ -20,7 +21,12 @@ constexpr auto kSignals = std::chrono::milliseconds(200);  // between looks at s
 
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
+std::atomic<bool> g_use_graphs{true};
+
 }  // namespace
+
+bool use_graphs() { return g_use_graphs; }
+void set_use_graphs(bool on) { g_use_graphs = on; }
 
 // The largest first, each at the lowest offset where it fits between those placed that are in use at the same time.
 size_t place_blocks(std::vector<PlacedBlock>& blocks) {
@@ -60,15 +66,21 @@ Plan::Plan(RecordedStep step, Ref<Arena> arena)
   find_lifetimes();
   add_workspaces();
   add_backups();
+  find_sections();
   bytes_ = place_blocks(blocks_);
 }
 
+
 void Plan::find_lifetimes() {
-  blocks_.resize(step_.blocks.size());
-  for (size_t i = 0; i < blocks_.size(); ++i) blocks_[i] = {step_.blocks[i], 0, kNone, 0};
+  for (const size_t bytes : step_.blocks) blocks_.push_back({bytes, 0, kNone, 0});
+  for (size_t i = 0; !on_cpu() && i < step_.inputs.size(); ++i) {  // a graph has its addresses built in: inputs are copied
+    input_block_.push_back(blocks_.size());
+    blocks_.push_back({step_.inputs[i], 0, kNone, 0});
+  }
   const auto extend = [&](Place place, size_t call) {
-    if (place.kind() != Place::Kind::block) return;
-    PlacedBlock& block = blocks_[place.number()];
+    const bool copied = place.kind() == Place::Kind::input && !on_cpu();
+    if (place.kind() != Place::Kind::block && !copied) return;
+    PlacedBlock& block = blocks_[copied ? input_block_[place.number()] : place.number()];
     block.first = std::min(block.first, call);
     block.last = std::max(block.last, call);
   };
@@ -81,8 +93,12 @@ void Plan::find_lifetimes() {
       const Place place = Place::of(field);
       extend(place, i);
       char* const own = reinterpret_cast<char*>(args_.data()) + (field - reinterpret_cast<const char*>(step_.args.data()));
-      if (place.kind() == Place::Kind::block) in_arena_.push_back({own, place});
-      if (place.kind() == Place::Kind::input) in_inputs_.push_back({own, place});
+      if (place.kind() == Place::Kind::input && !on_cpu())
+        in_arena_.push_back({own, Place::block(static_cast<int64_t>(input_block_[place.number()]), place.offset())});
+      else if (place.kind() == Place::Kind::block)
+        in_arena_.push_back({own, place});
+      else if (place.kind() == Place::Kind::input)
+        in_inputs_.push_back({own, place});
     });
     // What a slot says of its time may ask tables in memory, through pointers that must be in place.
     const bool in_place = std::all_of(slot_info(call.slot).buffers.begin(), slot_info(call.slot).buffers.end(),
@@ -92,6 +108,7 @@ void Plan::find_lifetimes() {
   for (const RecordedOutput& output : step_.outputs) extend(output.place, step_.calls.size());
   for (PlacedBlock& block : blocks_)
     if (block.first == kNone) block = {};  // made, and used by no kernel
+  for (const size_t block : input_block_) blocks_[block].first = 0;  // copied before the first kernel
 }
 
 void Plan::add_workspaces() {
@@ -126,10 +143,48 @@ void Plan::add_backups() {
   }
 }
 
+// Whether a kernel works on memory that these works of the host write to.
+bool Plan::reads_or_writes(size_t call, const std::vector<size_t>& works) const {
+  bool found = false;
+  each_buffer(step_.calls[call].slot, step_.arguments(step_.calls[call]), [&](const char* field, Access) {
+    if (Place::of(field).kind() != Place::Kind::kept) return;
+    const auto p = reinterpret_cast<const char*>(Place::of(field).bits());
+    for (const size_t work : works)
+      for (const Ref<Storage>& s : step_.calls[work].writes) found = found || (p >= s->address() && p < s->address() + s->bytes());
+  });
+  return found;
+}
+
+// A work that writes nothing the kernels before it use comes before them all; once one had to stay behind, all others do.
+void Plan::find_sections() {
+  if (on_cpu()) return;
+  for (size_t part = 0; part <= step_.cuts.size(); ++part) {
+    Section section{.part = part, .before = {}, .kernels = {}, .after = {}, .graph = nullptr};
+    for (size_t i = part_begin(part); i < part_end(part); ++i) {
+      if (step_.calls[i].work) {
+        const bool in_use = std::any_of(section.kernels.begin(), section.kernels.end(), [&](size_t k) { return reads_or_writes(k, {i}); });
+        (in_use || !section.after.empty() ? section.after : section.before).push_back(i);
+        continue;
+      }
+      if (reads_or_writes(i, section.after)) {
+        sections_.push_back(std::move(section));
+        section = {.part = part, .before = {}, .kernels = {}, .after = {}, .graph = nullptr};
+      }
+      section.kernels.push_back(i);
+    }
+    sections_.push_back(std::move(section));
+  }
+}
+
+size_t Plan::graphs() const {
+  return static_cast<size_t>(std::count_if(sections_.begin(), sections_.end(), [](const Section& s) { return !s.kernels.empty(); }));
+}
+
 // Sets the pointers that lead into the arena, which may have moved.
 void Plan::settle() {
-  char* const base = arena_->at_least(bytes_, Device{});
+  char* const base = arena_->at_least(bytes_, step_.device);
   if (base == base_) return;
+  for (Section& section : sections_) section.graph = nullptr;
   for (const Patch& patch : in_arena_) {
     char* const p = base + blocks_[patch.place.number()].offset + patch.place.offset();
     std::memcpy(patch.field, &p, sizeof p);
@@ -156,6 +211,59 @@ bool Plan::ready(const std::vector<Tensor>& inputs) const {
   return true;
 }
 
+void Plan::run_kernel(size_t i, Context& context) {
+  const RecordedCall& call = step_.calls[i];
+  const void* const args = reinterpret_cast<const char*>(args_.data()) + call.args;
+  context.device = call.device;
+  context.workspace = workspaces_[i];
+  const Status status = call.candidate->run(args, context);
+  if (status != Status::ok) [[unlikely]] {
+    const OpScope scope(call.op);
+    raise(status, call.slot, args, context);
+  }
+}
+
+void Plan::make_graph(Section& section) {
+  const OpScope scope("plan");
+  const Backend& b = backend(step_.device);
+  Context context = device_context(step_.device);
+  if (!b.module->begin_graph(step_.device.index, &context.stream)) b.fail_in();
+  try {
+    for (const size_t i : section.kernels) run_kernel(i, context);
+  } catch (...) {
+    if (void* const broken = b.module->end_graph(step_.device.index, context.stream)) b.module->release_graph(broken);
+    throw;
+  }
+  void* const graph = b.module->end_graph(step_.device.index, context.stream);
+  if (!graph) b.fail_in();
+  section.graph = std::make_unique<DeviceGraph>(*b.module, graph);
+}
+
+void Plan::run_on_device(size_t part, const std::vector<Tensor>& inputs) {
+  const Device device = step_.device;
+  const Backend& b = backend(device);
+  const FloatEnvironment environment;
+  for (size_t i = 0; part == 0 && i < inputs.size(); ++i) {
+    const PlacedBlock& block = blocks_[input_block_[i]];
+    b.copy(device, base_ + block.offset, inputs[i].data(), block.bytes);
+  }
+  const auto work = [&](const std::vector<size_t>& works) {
+    for (const size_t i : works) step_.calls[i].work(step_.calls[i].object, step_.calls[i].value);
+  };
+  for (Section& section : sections_) {
+    if (section.part != part) continue;
+    work(section.before);
+    if (!use_graphs()) {
+      Context context = device_context(device);
+      for (const size_t i : section.kernels) run_kernel(i, context);
+    } else if (!section.kernels.empty()) {
+      if (!section.graph) make_graph(section);
+      if (!section.graph->launch(device.index)) b.fail_in();
+    }
+    work(section.after);
+  }
+}
+
 void Plan::replay(size_t part, const std::vector<Tensor>& inputs) {
   settle();
   for (const Patch& patch : in_inputs_) {
@@ -166,11 +274,11 @@ void Plan::replay(size_t part, const std::vector<Tensor>& inputs) {
   if (part == 0)
     for (const Backup& b : backups_)
       backend(b.storage->device()).copy(b.storage->device(), base_ + blocks_[b.block].offset, b.storage->data(), b.storage->bytes());
+  if (!on_cpu()) return run_on_device(part, inputs);
   const FloatEnvironment environment;
   Context context;
   context.threads = threads_;
   context.parallel = parallel;
-  const char* const args = reinterpret_cast<const char*>(args_.data());
   using Clock = std::chrono::steady_clock;
   Clock::time_point looked = Clock::now();
   for (size_t i = part_begin(part); i < part_end(part); ++i) {
@@ -179,13 +287,7 @@ void Plan::replay(size_t part, const std::vector<Tensor>& inputs) {
       call.work(call.object, call.value);
       continue;
     }
-    context.device = call.device;
-    context.workspace = workspaces_[i];
-    const Status status = call.candidate->run(args + call.args, context);
-    if (status != Status::ok) [[unlikely]] {
-      const OpScope scope(call.op);
-      raise(status, call.slot, args + call.args, context);
-    }
+    run_kernel(i, context);
     if (part_ns_[part] > kLongNs && Clock::now() - looked > kSignals) [[unlikely]] {
       interpreter_lock().check_signals();
       looked = Clock::now();
@@ -204,7 +306,7 @@ void Plan::undo() {
 std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs) const {
   std::vector<Tensor> fresh;
   for (const RecordedOutput& output : step_.outputs) {
-    Tensor y = empty(output.shape, output.dtype, Device{});
+    Tensor y = empty(output.shape, output.dtype, output.device);
     const Place place = output.place;
     const char* from = nullptr;
     switch (place.kind()) {

@@ -1,5 +1,7 @@
-// A recorded step made ready to run again: its calls with their arguments, over one piece of memory.
+// A recorded step made ready to run again: its calls with their arguments, over one piece of memory. On a GPU the kernels
+// between two works of the host that they depend on are one graph.
 #pragma once
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,24 @@ class Arena final : public RefCounted {
   Ref<Storage> memory_;
 };
 
+// Whether replays on a GPU launch graphs, or kernel by kernel.
+bool use_graphs();
+void set_use_graphs(bool on);
+
+// Kernels that a device runs as one.
+class DeviceGraph {
+ public:
+  DeviceGraph(const DeviceModule& module, void* graph) : module_(module), graph_(graph) {}
+  ~DeviceGraph() { module_.release_graph(graph_); }
+  DeviceGraph(const DeviceGraph&) = delete;
+  DeviceGraph& operator=(const DeviceGraph&) = delete;
+  bool launch(int device) const { return module_.launch_graph(device, graph_); }
+
+ private:
+  const DeviceModule& module_;
+  void* graph_;
+};
+
 class Plan final : public RefCounted {
  public:
   Plan(RecordedStep step, Ref<Arena> arena);
@@ -41,6 +61,8 @@ class Plan final : public RefCounted {
   const RecordedStep& step() const { return step_; }
   std::vector<const char*> kernels() const;
   int threads() const { return threads_; }
+  Device device() const { return step_.device; }
+  size_t graphs() const;  // that a replay launches; 0 on the CPU
 
  private:
   struct Patch {  // a pointer within the arguments
@@ -52,6 +74,19 @@ class Plan final : public RefCounted {
     size_t block;
   };
 
+  // Kernels that can be launched at once: the works of the host before them come first, those after them last.
+  struct Section {
+    size_t part;
+    std::vector<size_t> before, kernels, after;  // calls
+    std::unique_ptr<DeviceGraph> graph;
+  };
+
+  bool on_cpu() const { return step_.device.kind == DeviceKind::cpu; }
+  void find_sections();
+  bool reads_or_writes(size_t call, const std::vector<size_t>& works) const;
+  void make_graph(Section& section);
+  void run_on_device(size_t part, const std::vector<Tensor>& inputs);
+  void run_kernel(size_t call, Context& context);
   void find_lifetimes();
   void add_workspaces();
   void add_backups();
@@ -66,6 +101,8 @@ class Plan final : public RefCounted {
   std::vector<void*> workspaces_;       // of each call
   std::vector<size_t> workspace_block_;  // of each call, or none
   std::vector<Patch> in_arena_, in_inputs_;
+  std::vector<size_t> input_block_;  // on a GPU: where a copy of each input lies
+  std::vector<Section> sections_;    // on a GPU
   std::vector<PlacedBlock> blocks_;
   std::vector<Backup> backups_;
   std::vector<double> part_ns_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "core/error.h"
 #include "tape/node.h"
@@ -44,6 +45,7 @@ Recorder::Recorder(std::vector<Tensor> inputs, bool walk)
     const Tensor& x = given_[i];
     const Storage& a = x.storage();
     const bool on_tape = x.requires_grad() || a.base();
+    step_.inputs.push_back(static_cast<size_t>(x.nbytes()));
     if (on_tape) refuse(cat("its input ", i, " is a parameter or on the tape"));
     for (size_t j = 0; j < i; ++j)
       if (overlap(a, given_[j].storage())) refuse(cat("its inputs ", j, " and ", i, " share memory"));
@@ -145,7 +147,8 @@ Place Recorder::place(const void* pointer) {
 }
 
 void Recorder::launched(int slot, const void* args, Device device, const Candidate& candidate) {
-  if (device.kind != DeviceKind::cpu) refuse(cat("its tensors are on ", device, ", where steps are not recorded"));
+  if (!std::exchange(launched_, true)) step_.device = device;
+  if (device != step_.device) refuse(cat("its kernels run on ", step_.device, " and on ", device));
   RecordedCall call{.candidate = &candidate, .slot = slot, .device = device, .op = current_op()};
   const SlotInfo& info = slot_info(slot);
   call.args = step_.args.size() * sizeof(std::max_align_t);
@@ -176,14 +179,15 @@ void Recorder::launched(int slot, const void* args, Device device, const Candida
   step_.calls.push_back(call);
 }
 
-void Recorder::host(HostWork work, RefCounted* object, int64_t value, bool keep) {
+void Recorder::host(HostWork work, RefCounted* object, int64_t value, bool keep, std::span<const Ref<Storage>> writes) {
   if (object) worked_on_.insert(object);
   if (object && keep) step_.objects.emplace_back(object);
   RecordedCall call;
   call.work = work;
   call.object = object;
   call.value = value;
-  step_.calls.push_back(call);
+  call.writes.assign(writes.begin(), writes.end());
+  step_.calls.push_back(std::move(call));
 }
 
 void Recorder::guard(HostCheck holds, RefCounted* object, int64_t value) {
@@ -205,7 +209,7 @@ RecordedStep Recorder::finish(const std::vector<Tensor>& outputs) {
     const Place at = place(y.storage().address() + y.impl()->offset);
     if (at.kind() == Place::Kind::block && !written_[at.number()] && y.numel())
       refuse("it gives back values that no kernel of the step wrote");
-    step_.outputs.push_back({at, y.shape(), y.dtype(), y.transposed()});
+    step_.outputs.push_back({at, y.shape(), y.dtype(), y.device(), y.transposed()});
   }
   for (const auto& [storage, block] : block_of_) {
     const auto views = static_cast<size_t>(std::count_if(outputs.begin(), outputs.end(), [&](const Tensor& y) {

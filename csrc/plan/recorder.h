@@ -44,6 +44,7 @@ struct RecordedCall {
   HostWork work = nullptr;
   RefCounted* object = nullptr;
   int64_t value = 0;
+  std::vector<Ref<Storage>> writes;  // of the host
 };
 
 struct RecordedGuard {
@@ -57,14 +58,17 @@ struct RecordedOutput {
   Place place;
   Shape shape;
   DType dtype;
+  Device device;
   bool transposed;
   bool operator==(const RecordedOutput&) const = default;
 };
 
 // What one run of a step did.
 struct RecordedStep {
+  Device device;                        // of its kernels
   std::vector<RecordedCall> calls;
   std::vector<std::max_align_t> args;
+  std::vector<size_t> inputs;           // bytes of each
   std::vector<size_t> blocks;           // bytes of each piece of memory that the step made
   std::vector<size_t> cuts;             // where the step's parts end, but for the last
   std::vector<RecordedGuard> guards;
@@ -108,7 +112,7 @@ class Recorder final : public Recording {
   bool walking() const override { return walking_; }
   void restore_later(std::function<void()> restore) override { restore_.push_back(std::move(restore)); }
   void launched(int slot, const void* args, Device device, const Candidate& candidate) override;
-  void host(HostWork work, RefCounted* object, int64_t value, bool keep) override;
+  void host(HostWork work, RefCounted* object, int64_t value, bool keep, std::span<const Ref<Storage>> writes) override;
   void guard(HostCheck holds, RefCounted* object, int64_t value) override;
   bool worked_on(const RefCounted* object) const override { return worked_on_.contains(object); }
   void allocated(Storage& storage) override;
@@ -126,6 +130,7 @@ class Recorder final : public Recording {
   std::vector<Tensor> given_, inputs_;
   bool walking_;
   bool recording_ = false;
+  bool launched_ = false;  // a kernel
   uint64_t changes_;
   std::map<uintptr_t, size_t> blocks_at_;                     // newest block at each address
   std::unordered_map<const Storage*, size_t> block_of_;       // of the storages of the step that are alive

@@ -1,7 +1,8 @@
 """NVIDIA GPUs: what is there, waiting for it, its memory, and times measured on it.
 
-Kernels and copies of a device run in order, behind the Python program, which waits only where it reads values. All functions
-take the name of a device, ``"cuda"`` for the first one, ``"cuda:1"`` for the second.
+Kernels and copies of a device run in order, behind the Python program, which waits only where it reads values; batches of a
+:class:`smelt.Trainer` or :class:`smelt.data.Loader` come on a second stream meanwhile. All functions take the name of a
+device, ``"cuda"`` for the first one, ``"cuda:1"`` for the second.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from .functions._types import names_device
 
 __all__ = [
     "Event",
+    "Stream",
     "device_count",
     "device_info",
     "empty_cache",
     "is_available",
     "memory_stats",
     "synchronize",
+    "use_graphs",
 ]
 
 
@@ -123,6 +126,93 @@ def empty_cache(device: str = "cuda") -> None:
     runtime.empty_cache(_gpu("empty_cache", device))
 
 
+def use_graphs(on: bool) -> None:
+    """Whether a recorded step is launched as one graph, as it is by default, or kernel by kernel.
+
+    Values are the same to the bit. Kernel by kernel the program works more for each step, and a debugger or profiler sees
+    which kernel it is at.
+
+    Args:
+        on: as graphs.
+
+    Raises:
+        TypeError: not a bool.
+
+    Example:
+        >>> smelt.cuda.use_graphs(False)
+        >>> smelt.cuda.use_graphs(True)
+    """
+    if not isinstance(on, bool):
+        raise TypeError(f"use_graphs: on must be True or False, got {on!r}")
+    _core.set_use_graphs(on)
+
+
+class Stream:
+    """One of the two streams of a device: kernels run on ``"compute"``, batches of data come on ``"copy"``.
+
+    Work of another library is brought in order with smelt's by giving it the stream's handle, such as
+    ``torch.cuda.ExternalStream(stream.handle)``, or by events.
+
+    Args:
+        device: the name of a GPU.
+        kind: which of the two.
+
+    Attributes:
+        device: the device.
+        kind: which of the two.
+        handle: CUDA's ``cudaStream_t`` as a number.
+
+    Raises:
+        ValueError: the name is no GPU's, or there is no such stream.
+        RuntimeError: the device is not there.
+
+    Example:
+        >>> if smelt.cuda.is_available():
+        ...     smelt.cuda.Stream("cuda", "copy").synchronize()
+    """
+
+    def __init__(self, device: str = "cuda", kind: str = "compute") -> None:
+        if kind not in ("compute", "copy"):
+            raise ValueError(f"Stream: kind must be 'compute' or 'copy', got {kind!r}")
+        self.device, self.kind = _gpu("Stream", device), kind
+        self.handle = _core.stream_handle(self.device, kind)
+
+    def wait(self, event: Event) -> None:
+        """Holds back what is given to the stream from now on, until the device has come to an event. The program goes on.
+
+        Args:
+            event: of this device; one that was never recorded holds nothing back.
+
+        Raises:
+            TypeError: it is no event.
+            ValueError: it belongs to another device.
+
+        Example:
+            >>> if smelt.cuda.is_available():
+            ...     smelt.cuda.Stream("cuda", "copy").wait(smelt.cuda.Event())
+        """
+        _check_event("Stream: event", event)
+        if event.device != self.device:
+            raise ValueError(f"Stream: event must be of {self.device}, got one of {event.device}")
+        event._event.hold_back(self.kind)
+
+    def synchronize(self) -> None:
+        """Waits until everything that was given to the stream is done.
+
+        Raises:
+            RuntimeError: a kernel has failed.
+            IndexError: an index that an earlier op was given lies outside; the error names the op.
+
+        Example:
+            >>> if smelt.cuda.is_available():
+            ...     smelt.cuda.Stream().synchronize()
+        """
+        _core.synchronize_stream(self.device, self.kind)
+
+    def __repr__(self) -> str:
+        return f"Stream({self.device!r}, {self.kind!r})"
+
+
 class Event:
     """A moment in what a device does, to wait for or to measure between.
 
@@ -144,17 +234,28 @@ class Event:
     """
 
     def __init__(self, device: str = "cuda") -> None:
-        self._event = _core.Event(_gpu("Event", device))
-        self.device = device
+        self.device = _gpu("Event", device)
+        self._event = _core.Event(self.device)
 
-    def record(self) -> None:
-        """Marks the moment after all that was given to the device so far.
+    def record(self, stream: Stream | None = None) -> None:
+        """Marks the moment after all that was given to a stream so far.
+
+        Args:
+            stream: of this device; None is the one of kernels.
+
+        Raises:
+            TypeError: it is no stream.
+            ValueError: it belongs to another device.
 
         Example:
             >>> if smelt.cuda.is_available():
             ...     smelt.cuda.Event().record()
         """
-        self._event.record()
+        if stream is not None and not isinstance(stream, Stream):
+            raise TypeError(f"Event: stream must be a Stream, got {type(stream).__name__}")
+        if stream is not None and stream.device != self.device:
+            raise ValueError(f"Event: stream must be of {self.device}, got one of {stream.device}")
+        self._event.record("compute" if stream is None else stream.kind)
 
     def is_done(self) -> bool:
         """Whether the device has come to the moment that was recorded. Does not wait.
@@ -197,12 +298,16 @@ class Event:
             ...     end.record()
             ...     print(begin.seconds_until(end) >= 0)
         """
-        if not isinstance(later, Event):
-            raise TypeError(f"Event: later must be an Event, got {type(later).__name__}")
+        _check_event("Event: later", later)
         return self._event.seconds_until(later._event)
 
 
 def _gpu(function: str, device: str) -> str:
     if not names_device(device) or device.partition(":")[0] == "cpu":
         raise ValueError(f"{function}: must be a GPU ('cuda' or 'cuda:<index>'), got {device!r}")
-    return device
+    return _core.parse_device(device)
+
+
+def _check_event(what: str, event: Any) -> None:
+    if not isinstance(event, Event):
+        raise TypeError(f"{what} must be an Event, got {type(event).__name__}")

@@ -264,7 +264,11 @@ class Optimizer:
             >>> opt.steps
             1
         """
-        self._core.step(self.clip_norm or 0.0)
+        self._step()
+
+    def _step(self, loss: Tensor | None = None) -> None:
+        """An update, which is left out, with all that follow, where the loss is not finite."""
+        self._core.step(self.clip_norm or 0.0, loss)
         _core.advance_generator()
 
     def zero_grad(self) -> None:
@@ -350,7 +354,7 @@ class Optimizer:
                     f"load_state_dict: '{name}' of '{parameter}' must have shape {target.shape}, got {value.shape}"
                 )
         for (name, parameter), value in values.items():
-            _core.assign(own[name][parameter], value)
+            _core.assign(own[name][parameter], _core.to_device(value, own[name][parameter].device))
         for group, options in zip(self.groups, state["groups"]):
             group._options.update({k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
         self._write_options()

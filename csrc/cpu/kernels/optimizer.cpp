@@ -69,8 +69,25 @@ Status clip_scale(const ClipScaleArgs& a, Context&) noexcept {
   const double norm = std::sqrt(total);
   *a.norm = norm;
   const bool finite = norm - norm == 0;
-  a.block->skip = !finite;
+  if (!finite) {
+    if (!a.block->skip) ++a.block->skipped;
+    a.block->skip = 1;
+  }
   a.block->grad_scale = finite && norm > a.max_norm ? a.max_norm / norm : 1.0;
+  return Status::ok;
+}
+
+Status guard_loss(const GuardLossArgs& a, Context&) noexcept {
+  with_wide(a.dtype, [&]<class S>(S) {
+    const S loss = *static_cast<const S*>(a.loss);
+    if (loss - loss != 0 && !a.block->failed) a.block->failed = a.block->step;
+  });
+  if (a.block->failed) a.block->skip = 1;
+  return Status::ok;
+}
+
+Status restore(const RestoreArgs& a, Context&) noexcept {
+  if (a.block->failed) __builtin_memcpy(a.to, a.from, static_cast<size_t>(a.bytes));
   return Status::ok;
 }
 
@@ -163,6 +180,8 @@ Status adam(const AdamArgs& a, Context& context) noexcept {
 namespace cpu::SMELT_ISA {
 void register_optimizer(KernelTable& table) {
   add_kernel<SumSquaresArgs, sum_squares, wide_only, sum_squares_workspace>(table, SMELT_KERNEL_NAME("sum_squares"));
+  add_kernel<GuardLossArgs, guard_loss, wide_only>(table, SMELT_KERNEL_NAME("guard_loss"));
+  add_kernel<RestoreArgs, restore>(table, SMELT_KERNEL_NAME("restore"));
   add_kernel<ClipScaleArgs, clip_scale>(table, SMELT_KERNEL_NAME("clip_scale"));
   add_kernel<SgdArgs, sgd, wide_only>(table, SMELT_KERNEL_NAME("sgd"));
   add_kernel<AdamArgs, adam, wide_only>(table, SMELT_KERNEL_NAME("adam"));

@@ -66,11 +66,36 @@ __global__ void clip_scale_kernel(ClipScaleArgs a) {
   const double norm = std::sqrt(total);
   *a.norm = norm;
   const bool finite = norm - norm == 0;
-  a.block->skip = !finite;
+  if (!finite) {
+    if (!a.block->skip) ++a.block->skipped;
+    a.block->skip = 1;
+  }
   a.block->grad_scale = finite && norm > a.max_norm ? a.max_norm / norm : 1.0;
 }
 Status clip_scale(const ClipScaleArgs& a, Context& context) noexcept {
   return cuda::launch(context, clip_scale_kernel, cuda::size3(1), cuda::size3(32), 0, a);
+}
+
+template <class S>
+__global__ void guard_loss_kernel(GuardLossArgs a, const DeviceFault* fault) {
+  if (threadIdx.x != 0) return;
+  const S loss = *static_cast<const S*>(a.loss);
+  if ((loss - loss != 0 || fault->ticket) && !a.block->failed) a.block->failed = a.block->step;
+  if (a.block->failed) a.block->skip = 1;
+}
+Status guard_loss(const GuardLossArgs& a, Context& context) noexcept {
+  return with_wide(a.dtype, [&]<class S>(S) { return cuda::launch(context, guard_loss_kernel<S>, cuda::size3(1), cuda::size3(32), 0, a, context.fault); });
+}
+
+bool whole_packs(const RestoreArgs& a) { return aligned16(a.from) && aligned16(a.to) && a.bytes % 16 == 0; }
+
+__global__ void restore_kernel(RestoreArgs a) {
+  const int64_t i = grid_thread() * 16;
+  if (i < a.bytes && a.block->failed) cuda::store16(static_cast<char*>(a.to) + i, cuda::load16(static_cast<const char*>(a.from) + i));
+}
+Status restore(const RestoreArgs& a, Context& context) noexcept {
+  if (a.bytes == 0) return Status::ok;
+  return cuda::launch(context, restore_kernel, cuda::blocks_for(ceil_div(a.bytes, 16), kThreads), cuda::size3(kThreads), 0, a);
 }
 
 // ------------------------------------------------------------------------------------------------------- the updates
@@ -183,6 +208,8 @@ Status adam(const AdamArgs& a, Context& context) noexcept { return update(a, con
 
 void cuda::register_optimizer(const Taker& taker) {
   add_kernel<SumSquaresArgs, sum_squares, wide_only, sum_squares_workspace>(taker, "sm80_sum_squares");
+  add_kernel<GuardLossArgs, guard_loss, wide_only>(taker, "sm80_guard_loss");
+  add_kernel<RestoreArgs, restore, whole_packs>(taker, "sm80_restore");
   add_kernel<ClipScaleArgs, clip_scale>(taker, "sm80_clip_scale");
   add_kernel<SgdArgs, sgd, wide_only>(taker, "sm80_sgd");
   add_kernel<AdamArgs, adam, wide_only>(taker, "sm80_adam");

@@ -27,9 +27,11 @@ class Loader:
         shuffle: a new order each epoch.
         seed: of the orders.
         drop_last: leave out a last batch that is not full.
+        device: where batches come to. They are copied to a GPU while it computes.
 
     Raises:
-        ValueError: the dataset is empty or the batch size below 1.
+        ValueError: the dataset is empty, the batch size below 1, or the device no device's name.
+        RuntimeError: the device is not there.
 
     Example:
         >>> loader = data.Loader(data.ArrayDataset(np.arange(5.0), np.arange(5)), batch_size=2)
@@ -38,7 +40,13 @@ class Loader:
     """
 
     def __init__(
-        self, dataset: ArrayDataset, batch_size: int, shuffle: bool = False, seed: int = 0, drop_last: bool = False
+        self,
+        dataset: ArrayDataset,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        device: str = "cpu",
     ):
         dataset = as_dataset("Loader: dataset", dataset)
         if batch_size < 1:
@@ -50,6 +58,8 @@ class Loader:
         self.dataset, self.batch_size, self.shuffle, self.seed, self.drop_last = (
             dataset, batch_size, shuffle, seed, drop_last,
         )  # fmt: skip
+        self.device = _core.parse_device(device)
+        self._uploader = None if self.device == "cpu" else _core.Uploader(self.device)
         self.epoch = 0
         self.position = 0  # batches of this epoch that were handed out
         self.rows: Array = np.arange(0)  # the dataset's rows in the batch that was handed out last
@@ -87,7 +97,8 @@ class Loader:
     def __repr__(self) -> str:
         return (
             f"Loader({self.dataset}, batch_size={self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
-            f"drop_last={self.drop_last}: {len(self)} batches, at epoch {self.epoch}, batch {self.position})"
+            f"drop_last={self.drop_last}, device={self.device!r}: {len(self)} batches, at epoch {self.epoch}, "
+            f"batch {self.position})"
         )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
@@ -99,15 +110,15 @@ class Loader:
             self.rows = order[begin : begin + self.batch_size]
             x, y = self.dataset[self.rows]
             self.position += 1
-            yield _batch(x), None if y is None else _batch(y)
+            yield self._batch(x), None if y is None else self._batch(y)
         self.epoch += 1
         self.position = 0
 
-
-def _batch(rows: Any) -> Tensor:
-    if rows.dtype == np.float64:
-        with np.errstate(over="ignore"):
-            rows = rows.astype(np.float32)
-    elif rows.dtype.kind in "iu" and rows.dtype not in (np.uint8, np.int32, np.int64):
-        rows = rows.astype(np.int64)
-    return _core.from_numpy(np.asarray(rows), None)
+    def _batch(self, rows: Any) -> Tensor:
+        if rows.dtype == np.float64:
+            with np.errstate(over="ignore"):
+                rows = rows.astype(np.float32)
+        elif rows.dtype.kind in "iu" and rows.dtype not in (np.uint8, np.int32, np.int64):
+            rows = rows.astype(np.int64)
+        batch = _core.from_numpy(np.asarray(rows), None)
+        return batch if self._uploader is None else self._uploader.upload(batch)

@@ -8,7 +8,7 @@ from .elementwise import arange, binary, cast, copy, dropout, fill, random, unar
 from .losses import cross_entropy, cross_entropy_backward, loss, loss_backward
 from .matrix import conv2d, conv2d_backward_input, conv2d_backward_weight, gemm, pool2d, pool2d_backward
 from .normalisation import batch_norm, batch_norm_backward, layer_norm, layer_norm_backward, softmax, softmax_backward
-from .optimizers import adam, clip_scale, probe, sgd, sum_squares
+from .optimizers import adam, clip_scale, guard_loss, probe, restore, sgd, sum_squares
 from .reduction import check_index, cumsum, gather, nonzero, put, reduce, scatter_add, sort, take
 from .table import impls, include_dir, isa, register, slots, trace, use
 
@@ -32,6 +32,7 @@ __all__ = [
     "fill",
     "gather",
     "gemm",
+    "guard_loss",
     "impls",
     "include_dir",
     "isa",
@@ -47,6 +48,7 @@ __all__ = [
     "random",
     "reduce",
     "register",
+    "restore",
     "scatter_add",
     "sgd",
     "slots",

@@ -7,11 +7,12 @@ from typing import Any
 
 from ._call import Call, choose
 
-__all__ = ["adam", "clip_scale", "probe", "sgd", "sum_squares"]
+__all__ = ["adam", "clip_scale", "guard_loss", "probe", "restore", "sgd", "sum_squares"]
 
 _PROBES = ("fma", "fma_bf16", "read", "write", "copy", "update")
 _MAX_GROUPS = 60  # of a step block
 _GROUP = 8  # doubles of each
+_BLOCK = 3 + _MAX_GROUPS * _GROUP + 2  # words: counter, factor, skip flag; groups; steps skipped, failed
 
 
 def _segments(c: Call, segments: Sequence[Sequence[int]] | None, n: int) -> None:
@@ -36,10 +37,9 @@ def _mirror(c: Call, mirror: Any) -> None:
 
 
 def _block(c: Call, grad_scale: float, group: Sequence[float]) -> None:
-    """The step block: counter, factor of the gradients, skip flag, groups."""
     import numpy as np
 
-    block = np.zeros(3 + _MAX_GROUPS * _GROUP)
+    block = np.zeros(_BLOCK)
     block[1] = grad_scale
     block[3 : 3 + len(group)] = group
     c.from_host("block", block)
@@ -90,10 +90,70 @@ def clip_scale(sums: Any, max_norm: float, *, impl: str | None = None) -> tuple[
     c = Call("clip_scale", impl)
     c.input("sums", sums, "count", "float64")
     c.output("norm", None, "1", "float64")
-    there = c.from_host("block", np.zeros(3 + _MAX_GROUPS * _GROUP))
+    there = c.from_host("block", np.zeros(_BLOCK))
     norm = c.run(count=c.size["count"], max_norm=max_norm)
     block = there.numpy()
     return float(norm[0]), float(block[1]), bool(block.view(np.int64)[2])
+
+
+def guard_loss(loss: Any, *, failed: bool = False, impl: str | None = None) -> bool:
+    """Whether a step must be left out: its loss is not finite, or that of a step before it was not.
+
+    Args:
+        loss: (1), float32 or float64.
+        failed: that of a step before it was not.
+        impl: a candidate.
+
+    Returns:
+        Whether the step and those after it must be left out.
+
+    Example:
+        >>> kernels.guard_loss(np.array([np.inf])), kernels.guard_loss(np.array([1.0]))
+        (True, False)
+    """
+    import numpy as np
+
+    c = Call("guard_loss", impl)
+    c.input("loss", loss, "1")
+    block = np.zeros(_BLOCK)
+    block.view(np.int64)[0] = 2  # the step
+    block.view(np.int64)[-1] = failed
+    there = c.from_host("block", block)
+    c.run(dtype=c.dtype)
+    words = there.numpy().view(np.int64)
+    return bool(words[2] and words[-1])
+
+
+def restore(before: Any, x: Any, *, failed: bool = True, impl: str | None = None) -> None:
+    """Puts back what a step has written, where the step failed.
+
+    Args:
+        before: (n) float32, what was there before it; n is a multiple of 4.
+        x: (n) float32, overwritten.
+        failed: whether the step failed; else nothing is done.
+        impl: a candidate.
+
+    Raises:
+        ValueError: n is not a multiple of 4.
+
+    Example:
+        >>> x = np.ones(4, "float32")
+        >>> kernels.restore(np.zeros(4, "float32"), x, failed=False)
+        >>> kernels.restore(np.full(4, 2, "float32"), x)
+        >>> x.tolist()
+        [2.0, 2.0, 2.0, 2.0]
+    """
+    import numpy as np
+
+    c = Call("restore", impl)
+    c.input("from", before, "n", "float32")
+    c.input("to", x, "n", "float32", written=True)
+    if c.size["n"] % 4:
+        raise c.error(f"n must be a multiple of 4, got {c.size['n']}")
+    block = np.zeros(_BLOCK)
+    block.view(np.int64)[-1] = failed
+    c.from_host("block", block)
+    c.run(bytes=4 * c.size["n"])
 
 
 def sgd(

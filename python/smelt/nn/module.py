@@ -403,7 +403,7 @@ class Module:
             raise ValueError("load_state_dict: " + "; ".join(problems))
         for name, value in given.items():
             if name in own:
-                _core.assign(own[name], value._detach())
+                _core.assign(own[name], _core.to_device(value._detach(), own[name].device))
 
     # ---------------------------------------------------------------------------------------------------------- modes
 

@@ -25,26 +25,41 @@ def plan_step(trainer: Trainer, batch_size: int, data: Any) -> Plan:
         raise ValueError(f"Trainer: batch_size must be a whole number of at least 1, got {batch_size!r}")
     random = _changes.random_state()
     trainer.optimizer._core.pack()
-    with evaluating(trainer.model):  # puts the modes back
-        trainer.model.train()
-        x, y = _rows(trainer, data, batch_size)
-        _changes.count_recordings(1)  # modules say what stands against a recording
-        recorder = _core.Recorder([_core.placeholder([batch_size, *shape], dtype) for shape, dtype in (x, y)], True)
-        given: list[Tensor] = []
-        try:
-            inputs, targets = recorder.inputs()
-            given += trainer._forward(inputs, targets, inputs)
-            recorder.cut()
-            trainer._backward(given[0])
-        finally:
-            step = recorder.finish(given)
-            _changes.count_recordings(-1)
-            _changes.put_back_random_state(random)
+    try:
+        with evaluating(trainer.model):  # puts the modes back
+            trainer.model.train()
+            x, y = _rows(trainer, data, batch_size)
+            step = _walk(trainer, x, y, batch_size)
+            if step.refusal:  # the end of another optimizer, in Python's collector, refuses too
+                step = _walk(trainer, x, y, batch_size)
+    finally:
+        _changes.put_back_random_state(random)
     if step.refusal:
         raise ValueError(
             f"Trainer: a step's memory is known before training where it can be recorded, here {step.refusal}"
         )
     return Plan(_core.Plan(step, _core.Arena()))
+
+
+def _walk(trainer: Trainer, x: Kind, y: Kind, batch_size: int) -> _core.RecordedStep:
+    if trainer._transfer is not None:
+        trainer._transfer.buffers(trainer.model)
+    _changes.count_recordings(1)  # modules say what stands against a recording
+    batch = [_core.placeholder([batch_size, *shape], dtype, trainer.device) for shape, dtype in (x, y)]
+    recorder = _core.Recorder(batch, True)
+    given: list[Tensor] = []
+    try:
+        inputs, targets = recorder.inputs()
+        if trainer._transfer is not None:
+            given += trainer._guarded(inputs, targets, inputs)
+        else:
+            given += trainer._forward(inputs, targets, inputs)
+            recorder.cut()
+            trainer._backward(given[0])
+    finally:
+        step = recorder.finish(given)
+        _changes.count_recordings(-1)
+    return step
 
 
 def _rows(trainer: Trainer, data: Any, batch_size: int) -> tuple[Kind, Kind]:
@@ -66,7 +81,7 @@ def _rows(trainer: Trainer, data: Any, batch_size: int) -> tuple[Kind, Kind]:
     with no_grad():
         recorder = _core.Recorder([], True)
         try:
-            outputs = trainer.model(_core.placeholder([batch_size, *x_kind[0]], x_kind[1]))
+            outputs = trainer.model(_core.placeholder([batch_size, *x_kind[0]], x_kind[1], trainer.device))
         finally:
             recorder.finish([])
     labels = trainer.loss is losses.cross_entropy

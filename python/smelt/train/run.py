@@ -17,6 +17,7 @@ from .history import History
 from .interrupt import Interrupt
 from .progress import Progress
 from .run_folder import RunFolder
+from .steps import Step
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -55,6 +56,8 @@ class _Run:
         self.written_rates: list[float] = []  # what it gave last
         self.take_rates()
         self.taken = 0  # steps of this run
+        self.open: list[tuple[Step, int, Any]] = []  # those not accounted for, their number and targets
+        self.each_step = not all(_only_epochs(c) for c in callbacks)  # callbacks see a step before the next is taken
         self.history = History()
         self.mean = metrics.Loss()
         self.best: dict[str, Tensor] | None = None
@@ -110,9 +113,11 @@ class _Run:
                     if self.checkpoint_every and self.taken % self.checkpoint_every == 0:
                         self.save()
                     if interrupt.requested:
+                        self.account(progress)
                         self.interrupted()
                     if trainer.stop:
                         break
+                self.account(progress)
                 if not trainer.stop or self.loader.position == 0:
                     self.seconds = time.perf_counter() - started
                     self.end_epoch(progress)
@@ -143,12 +148,21 @@ class _Run:
     def step(self, x: Any, y: Any, progress: Progress) -> None:
         trainer = self.trainer
         self.write_rates(self.factor(self.taken))
-        _, outputs, value = trainer._step(x, y, self.loader.rows)
+        step = trainer._step(x, y, self.loader.rows)
         self.taken += 1
-        trainer._score(self.mean, value, outputs, y)
-        progress.step(value, trainer.optimizer.lr)
-        for callback in self.callbacks:
-            callback.on_step_end(trainer, self.taken, value)
+        self.open.append((step, self.taken, y))
+        saves = self.checkpoint_every and self.taken % self.checkpoint_every == 0
+        self.account(progress, 0 if step.settled or self.each_step or saves else 1)
+
+    def account(self, progress: Progress, leave: int = 0) -> None:
+        """Counts the steps of which nobody has asked for the loss, but for the last ones, which a GPU may still be at."""
+        while len(self.open) > leave:
+            step, number, y = self.open.pop(0)
+            step.settle()
+            self.trainer._score(self.mean, step.value, step.outputs, y)
+            progress.step(step.value, step.lr)
+            for callback in self.callbacks:
+                callback.on_step_end(self.trainer, number, step.value)
 
     def end_epoch(self, progress: Progress) -> None:
         trainer = self.trainer
@@ -216,7 +230,11 @@ class _Run:
         return self.history
 
 
+def _only_epochs(callback: Any) -> bool:
+    """Whether a callback has nothing to do after a step."""
+    return getattr(type(callback), "on_step_end", None) in (None, Callback.on_step_end)
+
+
 def _passive(callback: Any) -> bool:
     """Whether steps may be recorded with this callback."""
-    own = getattr(type(callback), "on_step_end", None)
-    return own in (None, Callback.on_step_end) or bool(getattr(callback, "passive", False))
+    return _only_epochs(callback) or bool(getattr(callback, "passive", False))

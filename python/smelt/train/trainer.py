@@ -25,6 +25,7 @@ from .history import History
 from .planning import plan_step
 from .run import _Run
 from .run_folder import RunFolder
+from .steps import Step, Transfer, check_finite, not_finite
 
 __all__ = ["Trainer"]
 
@@ -98,6 +99,9 @@ class Trainer:
         self._steps = 0
         self._recorder = Recorder("the training step")
         self._rows: Any = None  # shapes and dtypes of the last step's rows
+        self._transfer = None if self.device == "cpu" else Transfer(self.device)
+        self._readouts: list[_core.Readout] = []  # that are not in use
+        self._unsettled: Step | None = None
 
     def _check_optimizer(self) -> None:
         """An optimizer over another model's parameters would train that one."""
@@ -124,8 +128,10 @@ class Trainer:
         """A batch as the model takes it."""
         with _named(x):
             inputs = _core.to_tensor(self.preprocess(x) if self.preprocess is not None else x)
-            targets = _core.to_device(_core.to_tensor(y), self.device)
-            return _core.dense(_core.to_device(inputs, self.device)), _core.dense(targets)
+            targets = _core.to_tensor(y)
+            if self._transfer is not None:
+                inputs, targets = self._transfer.to_device(inputs), self._transfer.to_device(targets)
+            return _core.dense(inputs), _core.dense(targets)
 
     def _forward(self, inputs: Tensor, targets: Tensor, x: Any) -> tuple[Tensor, Tensor]:
         """Loss and outputs of a batch."""
@@ -140,10 +146,7 @@ class Trainer:
             return float(value)
         check_finite("Trainer: inputs", x, rows, f"step {self.steps + 1}")
         check_finite("Trainer: targets", y, rows, f"step {self.steps + 1}")
-        raise RuntimeError(
-            f"Trainer: the loss must be finite, it is {value} at step {self.steps + 1} with learning rate "
-            f"{self.optimizer.lr:g}; the weights are as before this step. A lower lr or clip_norm may help"
-        )
+        raise RuntimeError(not_finite(float(value), self.steps + 1, self.optimizer.lr))
 
     def step(self, x: Any, y: Any) -> Tensor:
         """One training step: forward, backward, update.
@@ -157,7 +160,8 @@ class Trainer:
 
         Raises:
             ValueError: shapes disagree, the message naming the layer; or the inputs are not finite.
-            RuntimeError: the loss is not finite; the weights are unchanged.
+            RuntimeError: the loss is not finite; the weights are unchanged. On a GPU the step after it raises this, or any
+                that reads a value, and neither of the two has changed anything.
 
         Example:
             >>> trainer = smelt.Trainer(nn.Linear(4, 2))
@@ -167,20 +171,32 @@ class Trainer:
         """
         if not self.model.training:  # else what a layer was set to by itself stays
             self.model.train()
-        return self._step(x, y)[0]
+        step = self._step(x, y)
+        before, self._unsettled = self._unsettled, step
+        if before is not None:
+            before.settle()
+        return step.loss
 
-    def _step(self, x: Any, y: Any, rows: Any = None) -> tuple[Tensor, Tensor, float]:
+    def _step(self, x: Any, y: Any, rows: Any = None) -> Step:
         # Infinity may give a finite loss, by tanh for one, and gradients that are NaN.
         for what, values in (("inputs", x), ("targets", y)):
-            if isinstance(values, (Tensor, np.ndarray)):  # others, such as lists, only when the loss tells
-                check_finite(f"Trainer: {what}", values, rows, f"step {self.steps + 1}")
+            if isinstance(values, np.ndarray) or (isinstance(values, Tensor) and values.device == "cpu"):
+                check_finite(f"Trainer: {what}", values, rows, f"step {self._steps + 1}")  # of others the loss tells
         batch = self._batch(x, y)
         self._rows = tuple((t.shape[1:], t.dtype.name) for t in batch)
         kind = tuple((t.shape, t.dtype.name, t.requires_grad) for t in batch)
         parts = (Same(self.model), Same(self.optimizer), Same(self.loss), state_of(self.loss))
         kept = self._recorder.lookup((kind, self.precision, parts), list(batch))
-        if kept is not None and (done := self._replay(kept.plan, list(batch))):
-            return done
+        replay, run = (self._replay, self._run) if self._transfer is None else (self._replay_behind, self._run_behind)
+        step = replay(kept.plan, list(batch)) if kept is not None else None
+        return step if step is not None else run(batch, x, y, rows)
+
+    def _taken(self, loss: Tensor, outputs: Tensor, value: float = math.nan) -> Step:
+        self._steps += 1
+        return Step(self, loss, _wide(outputs), value)
+
+    def _run(self, batch: Sequence[Tensor], x: Any, y: Any, rows: Any) -> Step:
+        """A step on the CPU: the loss is looked at before anything changes."""
         before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
         try:
             try:
@@ -199,15 +215,58 @@ class Trainer:
         except BaseException:
             self._recorder.abandon()
             raise
-        self._steps += 1
-        return loss.detach(), _wide(outputs.detach()), value
+        return self._taken(loss.detach(), outputs.detach(), value)
+
+    def _run_behind(self, batch: Sequence[Tensor], x: Any, y: Any, rows: Any) -> Step:
+        """A step on a GPU: kernels look at the loss, and the program at what they found, when the next step is on its way."""
+        assert self._transfer is not None
+        buffers = self._transfer.buffers(self.model)
+        before = None if buffers is None else buffers.copy()
+        try:
+            inputs, targets = self._recorder.start(list(batch))
+            loss, outputs = self._guarded(inputs, targets, x)
+            self._recorder.finish([loss, outputs], (self.model, self.loss))
+        except BaseException:
+            self._recorder.abandon()
+            if buffers is not None and before is not None:
+                buffers.copy_(before)
+            raise
+        return self._sent(loss.detach(), outputs.detach())
+
+    def _guarded(self, inputs: Tensor, targets: Tensor, x: Any) -> tuple[Tensor, Tensor]:
+        """Forward, backward and update, none of which has an effect where the loss is not finite."""
+        assert self._transfer is not None
+        buffers = self._transfer.buffers(self.model)
+        before = None if buffers is None else buffers.copy()
+        loss, outputs = self._forward(inputs, targets, x)
+        self._backward(loss)
+        if buffers is not None and before is not None:
+            self.optimizer._core.restore_if_failed(buffers, before)
+        return loss, outputs
+
+    def _replay_behind(self, plan: _core.Plan, batch: list[Tensor]) -> Step:
+        plan.replay(0, batch)
+        loss, outputs = plan.outputs(batch)
+        return self._sent(loss, outputs)
+
+    def _sent(self, loss: Tensor, outputs: Tensor) -> Step:
+        readout = self._readouts.pop() if self._readouts else _core.Readout(self.device)
+        return self._taken(loss, outputs).read_out(readout)
+
+    def _retract(self) -> None:
+        """Where a step failed, neither it nor those after it were taken."""
+        self._steps -= self.optimizer._core.retract()
+        self._unsettled = None
 
     def _backward(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
         loss.backward()
-        self.optimizer.step()
+        if self._transfer is None:
+            self.optimizer.step()
+        else:
+            self.optimizer._step(loss)
 
-    def _replay(self, plan: _core.Plan, batch: list[Tensor]) -> tuple[Tensor, Tensor, float] | None:
+    def _replay(self, plan: _core.Plan, batch: list[Tensor]) -> Step | None:
         """A step from its recording. None where the forward pass fails: nothing is changed, and the step itself says why."""
         try:
             plan.replay(0, batch)
@@ -222,13 +281,14 @@ class Trainer:
             plan.undo()
             return None
         plan.replay(1, batch)
-        self._steps += 1
-        return loss, _wide(outputs), value
+        return self._taken(loss, outputs, value)
 
     @property
     def steps(self) -> int:
         """How many training steps were taken."""
         _core.refuse_recording("it reads the trainer's count of steps")
+        if self._unsettled is not None:
+            self._unsettled.settle()
         return self._steps
 
     @steps.setter
@@ -452,17 +512,6 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         device = os.environ.get("SMELT_DEVICE") or ("cpu" if _core.why_unavailable("cuda") else "cuda")
     return _core.parse_device(device)
-
-
-def check_finite(what: str, values: Any, rows: Any, where: str = "the batch") -> None:
-    """Refuses NaN and infinity; the message names the first row. ``rows`` are the batch's in the dataset, if it has one."""
-    array = np.asarray(values.detach().numpy() if isinstance(values, Tensor) else values)
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return
-    bad = ~np.isfinite(array).reshape(len(array) if array.ndim else 1, -1)
-    first = np.flatnonzero(bad.any(1))[0]
-    row = f"row {first} of the batch" if rows is None else f"row {rows[first]} of the dataset"
-    raise ValueError(f"{what} must be finite, {where} has {bad.sum()} values that are not (first in {row})")
 
 
 def _wide(outputs: Any) -> Any:

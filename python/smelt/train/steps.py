@@ -1,0 +1,102 @@
+"""Training steps that were taken. On a GPU the program does not wait for one before it gives the device the next."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import _core
+from .._core import Tensor
+
+if TYPE_CHECKING:
+    from .trainer import Trainer
+
+
+class Step:
+    """A step: its loss (), its outputs, and, once it is settled, the loss as a number.
+
+    A step on a GPU is settled when its results have come back; whether its loss was finite is known then. Steps that were
+    given to the device meanwhile have changed nothing, if it was not.
+    """
+
+    def __init__(self, trainer: Trainer, loss: Tensor, outputs: Tensor, value: float = math.nan):
+        self.trainer, self.loss, self.outputs, self.value = trainer, loss, outputs, value
+        self.number = trainer._steps
+        self.lr = trainer.optimizer.lr
+        self._readout: _core.Readout | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Whether the results are there."""
+        return self._readout is None
+
+    def read_out(self, readout: _core.Readout) -> Step:
+        """Asks for the results, which come behind the step."""
+        readout.start([self.loss, self.outputs])
+        self._readout = readout
+        return self
+
+    def settle(self) -> None:
+        """Waits for the results.
+
+        Raises:
+            RuntimeError: the loss is not finite.
+            IndexError: a label or index was out of range.
+        """
+        if self._readout is None:
+            return
+        readout, self._readout = self._readout, None
+        try:
+            loss, self.outputs = readout.values()
+            self.value = float(loss.item())
+            if not math.isfinite(self.value):
+                raise RuntimeError(not_finite(self.value, self.number, self.lr))
+        except BaseException:
+            self.trainer._retract()
+            raise
+        self.trainer._readouts.append(readout)
+
+
+def not_finite(value: float, number: int, lr: float) -> str:
+    """What the error about a loss says."""
+    return (
+        f"Trainer: the loss must be finite, it is {value} at step {number} with learning rate {lr:g}; the weights are as "
+        "before this step. A lower lr or clip_norm may help"
+    )
+
+
+class Transfer:
+    """What a trainer on a GPU sends there, and what it takes back where a step fails."""
+
+    def __init__(self, device: str):
+        self._uploader = _core.Uploader(device)
+        self._device = device
+        self._buffers: Tensor | None = None  # the memory of all buffers of the model, such as running statistics
+        self._packed: list[Tensor] = []
+
+    def to_device(self, x: Tensor) -> Tensor:
+        """A tensor on the device; one of the CPU goes there while kernels run."""
+        if x.device == "cpu" and not x.requires_grad and not _core.recording():
+            return self._uploader.upload(_core.dense(x))
+        return _core.to_device(x, self._device)
+
+    def buffers(self, model: Any) -> Tensor | None:
+        """The memory of the model's buffers, in one piece."""
+        buffers = [buffer for _, buffer in model.named_buffers()]
+        if len(buffers) != len(self._packed) or any(a is not b for a, b in zip(buffers, self._packed)):
+            self._buffers = _core.pack_together(buffers) if buffers else None
+            self._packed = buffers
+        return self._buffers
+
+
+def check_finite(what: str, values: Any, rows: Any, where: str = "the batch") -> None:
+    """Refuses NaN and infinity; the message names the first row. ``rows`` are the batch's in the dataset, if it has one."""
+    array = np.asarray(values.detach().numpy() if isinstance(values, Tensor) else values)
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    bad = ~np.isfinite(array).reshape(len(array) if array.ndim else 1, -1)
+    first = np.flatnonzero(bad.any(1))[0]
+    row = f"row {first} of the batch" if rows is None else f"row {rows[first]} of the dataset"
+    raise ValueError(f"{what} must be finite, {where} has {bad.sum()} values that are not (first in {row})")

@@ -91,7 +91,15 @@ void device_release(int, void* p, size_t) {
     at = std::prev(next)->first;
     span += std::prev(next)->second;
   }
+  const uintptr_t page = (at + 4095) / 4096 * 4096;
+  if (at + span == g_top && page < g_top) {  // the fewer pages there are, the sooner access to them is taken away and given
+    madvise(reinterpret_cast<void*>(page), g_top - page, MADV_DONTNEED);
+    mprotect(reinterpret_cast<void*>(page), g_top - page, PROT_NONE);
+    g_top = page;
+    span = page - at;
+  }
   g_free[at] = span;
+  if (!span) g_free.erase(at);
 }
 
 size_t device_bytes_in_use() {

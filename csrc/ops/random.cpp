@@ -28,8 +28,9 @@ struct ThreadGenerator {
 
   // All of these with the sequence's mutex.
   void set(GeneratorState state) {
-    now = state;
     drawn = 0;
+    if (state.seed == now.seed && state.offset == now.offset) return;  // every device has it
+    now = state;
     for (const Ref<Storage>& memory : memories) write(*memory);
   }
   void write(Storage& memory) const {

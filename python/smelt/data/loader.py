@@ -95,10 +95,10 @@ class Loader:
         self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
 
     def __repr__(self) -> str:
+        where = "" if self.device == "cpu" else f", device={self.device!r}"
         return (
             f"Loader({self.dataset}, batch_size={self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
-            f"drop_last={self.drop_last}, device={self.device!r}: {len(self)} batches, at epoch {self.epoch}, "
-            f"batch {self.position})"
+            f"drop_last={self.drop_last}{where}: {len(self)} batches, at epoch {self.epoch}, batch {self.position})"
         )
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:

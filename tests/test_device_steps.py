@@ -373,3 +373,37 @@ def test_streams_and_events_of_two_devices():
 def test_use_graphs_takes_a_bool():
     with pytest.raises(TypeError, match="on must be True or False, got 1"):
         cuda.use_graphs(1)
+
+
+@pytest.mark.parametrize("preprocess", [None, data.ImagePreprocess((3, 2, 1), 1 / 255, [0.5], [0.3])])
+def test_a_dataset_on_the_device_is_gathered_there(device, preprocess):
+    """By the graph too, with the bits of batches that came from the host."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 255, (50, 3, 2, 1)).astype(np.uint8), rng.integers(0, 3, 50)
+    if preprocess is None:
+        x = x.astype(np.float32)
+    models = []
+    for resident in (False, True):
+        gc.collect()
+        smelt.manual_seed(2)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(6, 5), nn.Dropout(0.2), nn.ReLU(), nn.Linear(5, 3))
+        trainer = smelt.Trainer(model, preprocess=preprocess, metrics="accuracy", device=device)
+        loader = data.Loader((x, y), 10, shuffle=True, device=device, resident=resident)
+        history = trainer.fit(loader, epochs=3, validation=loader if resident else (x, y))
+        assert "replays" in trainer.recording
+        models.append((state_of(trainer), [{k: v for k, v in r.items() if k != "seconds"} for r in history.rows]))
+    assert_same_bits(models[0][0], models[1][0])
+    assert [r["train_loss"] for r in models[0][1]] == [r["train_loss"] for r in models[1][1]]
+    assert f"device='{device}', resident=True" in repr(loader)
+    assert [len(b) for b, _ in loader] == [10] * 5
+
+
+def test_a_dataset_on_the_device_is_checked_once(device):
+    x, y = batch(0, 30)
+    x[7, 2] = np.inf
+    with pytest.raises(ValueError, match=r"inputs must be finite, the dataset has 1 values .* row 7 of the dataset"):
+        trainer_on(device).fit(data.Loader((x, y), 10, device=device, resident=True), epochs=1)
+
+
+def test_a_resident_dataset_on_the_cpu_is_where_it_was():
+    assert not data.Loader(batch(0), 4, resident=True).resident

@@ -39,7 +39,7 @@ void register_plan(py::module_& m) {
         p.replay(part, tensors);
       })
       .def("undo", &Plan::undo)
-      .def("outputs", &Plan::outputs)
+      .def("outputs", &Plan::outputs, py::arg("inputs"), py::arg("count") = 64, py::arg("copies") = true)
       .def("difference", [](const Plan& p, const RecordedStep& step) { return p.step().difference(step); })
       .def("same_start", [](const Plan& p, const RecordedStep& step) { return p.step().same_start(step); })
       .def("memory", &Plan::memory)

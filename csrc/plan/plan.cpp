@@ -303,11 +303,18 @@ void Plan::undo() {
   }
 }
 
-std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs) const {
-  std::vector<Tensor> fresh;
-  for (const RecordedOutput& output : step_.outputs) {
-    Tensor y = empty(output.shape, output.dtype, output.device);
+std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs, size_t count, bool copies) const {
+  std::vector<Tensor> results;
+  for (size_t i = 0; i < std::min(count, step_.outputs.size()); ++i) {
+    const RecordedOutput& output = step_.outputs[i];
     const Place place = output.place;
+    if (!copies && place.kind() == Place::Kind::block) {
+      const auto offset = static_cast<int64_t>(blocks_[place.number()].offset + place.offset());
+      results.emplace_back(make_ref<TensorImpl>(arena_->memory(), offset, output.shape, output.dtype));
+      results.back().impl()->transposed = output.transposed;
+      continue;
+    }
+    Tensor y = empty(output.shape, output.dtype, output.device);
     const char* from = nullptr;
     switch (place.kind()) {
       case Place::Kind::block: from = base_ + blocks_[place.number()].offset + place.offset(); break;
@@ -316,9 +323,9 @@ std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs) const {
     }
     backend(y.device()).copy(y.device(), y.data(), from, static_cast<size_t>(y.nbytes()));
     y.impl()->transposed = output.transposed;
-    fresh.push_back(std::move(y));
+    results.push_back(std::move(y));
   }
-  return fresh;
+  return results;
 }
 
 std::vector<const char*> Plan::kernels() const {

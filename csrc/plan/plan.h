@@ -21,6 +21,7 @@ size_t place_blocks(std::vector<PlacedBlock>& blocks);
 class Arena final : public RefCounted {
  public:
   char* at_least(size_t bytes, Device device);
+  const Ref<Storage>& memory() const { return memory_; }
 
  private:
   Ref<Storage> memory_;
@@ -54,7 +55,8 @@ class Plan final : public RefCounted {
   void replay(size_t part, const std::vector<Tensor>& inputs);
   // Puts back what the first part wrote to memory that outlives the step.
   void undo();
-  std::vector<Tensor> outputs(const std::vector<Tensor>& inputs) const;  // fresh copies
+  // The first `count` results: fresh copies, or the plan's own memory, which the next replay overwrites.
+  std::vector<Tensor> outputs(const std::vector<Tensor>& inputs, size_t count, bool copies) const;
 
   size_t memory() const { return bytes_; }
   const std::vector<PlacedBlock>& blocks() const { return blocks_; }

@@ -28,9 +28,11 @@ class Loader:
         seed: of the orders.
         drop_last: leave out a last batch that is not full.
         device: where batches come to. They are copied to a GPU while it computes.
+        resident: the whole dataset lies on the device, and batches are gathered there; a trainer's recorded step does so too.
 
     Raises:
         ValueError: the dataset is empty, the batch size below 1, or the device no device's name.
+        MemoryError: the dataset does not fit on the device.
         RuntimeError: the device is not there.
 
     Example:
@@ -47,6 +49,7 @@ class Loader:
         seed: int = 0,
         drop_last: bool = False,
         device: str = "cpu",
+        resident: bool = False,
     ):
         dataset = as_dataset("Loader: dataset", dataset)
         if batch_size < 1:
@@ -59,7 +62,12 @@ class Loader:
             dataset, batch_size, shuffle, seed, drop_last,
         )  # fmt: skip
         self.device = _core.parse_device(device)
+        self.resident = bool(resident) and self.device != "cpu"
         self._uploader = None if self.device == "cpu" else _core.Uploader(self.device)
+        self._whole: list[Tensor] = []  # on the device, if resident
+        if self.resident:
+            parts = [dataset.x] if dataset.y is None else [dataset.x, dataset.y]
+            self._whole = [_core.to_device(_as_tensor(part), self.device) for part in parts]
         self.epoch = 0
         self.position = 0  # batches of this epoch that were handed out
         self.rows: Array = np.arange(0)  # the dataset's rows in the batch that was handed out last
@@ -95,7 +103,7 @@ class Loader:
         self.epoch, self.position, self.seed = state["epoch"], state["position"], state["seed"]
 
     def __repr__(self) -> str:
-        where = "" if self.device == "cpu" else f", device={self.device!r}"
+        where = "" if self.device == "cpu" else f", device={self.device!r}, resident={self.resident}"
         return (
             f"Loader({self.dataset}, batch_size={self.batch_size}, shuffle={self.shuffle}, seed={self.seed}, "
             f"drop_last={self.drop_last}{where}: {len(self)} batches, at epoch {self.epoch}, batch {self.position})"
@@ -103,22 +111,52 @@ class Loader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Any]]:
         """The rest of this epoch; afterwards the loader stands at the start of the next."""
+        for picked in self._picks():
+            batch = picked.tensors() if self.resident else [self._to_device(part) for part in picked.parts()]
+            yield batch[0], batch[1] if len(batch) > 1 else None
+
+    def _picks(self) -> Iterator[Picked]:
+        """The same as rows of the dataset."""
         n = len(self.dataset)
         order = permutation(n, self.seed, self.epoch + 1) if self.shuffle else np.arange(n)
         while self.position < len(self):
             begin = self.position * self.batch_size
             self.rows = order[begin : begin + self.batch_size]
-            x, y = self.dataset[self.rows]
             self.position += 1
-            yield self._batch(x), None if y is None else self._batch(y)
+            yield Picked(self, self.rows)
         self.epoch += 1
         self.position = 0
 
-    def _batch(self, rows: Any) -> Tensor:
-        if rows.dtype == np.float64:
-            with np.errstate(over="ignore"):
-                rows = rows.astype(np.float32)
-        elif rows.dtype.kind in "iu" and rows.dtype not in (np.uint8, np.int32, np.int64):
-            rows = rows.astype(np.int64)
-        batch = _core.from_numpy(np.asarray(rows), None)
+    def _to_device(self, rows: Any) -> Tensor:
+        batch = _as_tensor(rows)
         return batch if self._uploader is None else self._uploader.upload(batch)
+
+
+class Picked:
+    """Rows of a loader's dataset that make a batch."""
+
+    def __init__(self, loader: Loader, rows: Array):
+        self.loader, self.rows = loader, rows
+
+    def parts(self) -> list[Array]:
+        """Inputs and targets, if there are any, as the dataset has them."""
+        x, y = self.loader.dataset[self.rows]
+        return [x] if y is None else [x, y]
+
+    def numbers(self) -> Tensor:
+        """The rows (N), int64, on the loader's device."""
+        return self.loader._to_device(self.rows.astype(np.int64))
+
+    def tensors(self, numbers: Tensor | None = None) -> list[Tensor]:
+        """Inputs and targets, gathered on the loader's device by the rows there."""
+        numbers = self.numbers() if numbers is None else numbers
+        return [_core.take(whole, numbers, 0) for whole in self.loader._whole]
+
+
+def _as_tensor(rows: Any) -> Tensor:
+    if rows.dtype == np.float64:
+        with np.errstate(over="ignore"):
+            rows = rows.astype(np.float32)
+    elif rows.dtype.kind in "iu" and rows.dtype not in (np.uint8, np.int32, np.int64):
+        rows = rows.astype(np.int64)
+    return _core.from_numpy(np.asarray(rows), None)

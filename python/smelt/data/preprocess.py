@@ -48,6 +48,7 @@ class ImagePreprocess:
         self.mean, self.std = [float(v) for v in mean], [float(v) for v in std]
         if len(self.shape) != 3:
             raise ValueError(f"ImagePreprocess: shape must be (H, W, C), got {self.shape}")
+        self._there: dict[str, list[Tensor]] = {}  # factor and shift on other devices
         lengths_agree = len(self.mean) == len(self.std) == self.shape[2]
         if not lengths_agree or not np.isfinite([*self.mean, *self.std]).all() or min(self.std, default=1) <= 0:
             raise ValueError(
@@ -86,16 +87,23 @@ class ImagePreprocess:
         return cls(x.shape[1:], 1.0 / maximum, scaled.mean(0), np.where(varies, scaled.std(0), 1.0))
 
     def __call__(self, images: Any) -> Tensor:
-        x = images.detach().numpy() if isinstance(images, Tensor) else np.asarray(images)
+        there = isinstance(images, Tensor) and images.device != "cpu"
+        x = images if there else images.detach().numpy() if isinstance(images, Tensor) else np.asarray(images)
         if x.ndim == 3 and x.shape[1:] == self.shape[:2] and self.shape[2] == 1:
-            x = x[..., None]
+            x = x.reshape(*x.shape, 1)
         if x.ndim == 2 and x.shape[1] == int(np.prod(self.shape)):
             x = x.reshape(-1, *self.shape)
         if x.ndim != 4 or x.shape[1:] != self.shape:
             raise ValueError(f"preprocess: images must be (N, {', '.join(map(str, self.shape))}), got shape {x.shape}")
         factor = np.array([self.scale / s for s in self.std], np.float32)
         shift = np.array([m / s for m, s in zip(self.mean, self.std)], np.float32)
-        return _core.from_numpy(x.astype(np.float32) * factor - shift, None)
+        if not there:
+            return _core.from_numpy(x.astype(np.float32) * factor - shift, None)
+        if x.device not in self._there:
+            self._there[x.device] = [_core.to_device(_core.from_numpy(v, None), x.device) for v in (factor, shift)]
+        on_device: Any = x
+        result: Tensor = on_device.detach().float() * self._there[x.device][0] - self._there[x.device][1]
+        return result
 
     def to_json(self) -> dict[str, Any]:
         """The preprocessing as JSON values.

@@ -51,7 +51,7 @@ def _walk(trainer: Trainer, x: Kind, y: Kind, batch_size: int) -> _core.Recorded
     try:
         inputs, targets = recorder.inputs()
         if trainer._transfer is not None:
-            given += trainer._guarded(inputs, targets, inputs)
+            given += trainer._guarded([inputs, targets], inputs)
         else:
             given += trainer._forward(inputs, targets, inputs)
             recorder.cut()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .. import _core, metrics
@@ -107,7 +108,7 @@ class _Run:
                 trainer.model.train()
                 _core.note_change("an epoch")  # validation and callbacks ran: compare the next step with its recording
                 progress.begin(self.epoch, self.loader.position)
-                for x, y in self.loader:
+                for x, y in self.batches():
                     self.step(x, y, progress)
                     self.seconds = time.perf_counter() - started
                     if self.checkpoint_every and self.taken % self.checkpoint_every == 0:
@@ -145,6 +146,14 @@ class _Run:
         self.written_rates = [base * factor for base in self.base_rates]
         self.trainer.optimizer._set_rates(self.written_rates)
 
+    def batches(self) -> Iterator[tuple[Any, Any]]:
+        """Inputs and targets of this epoch's steps; of a dataset on the trainer's device, the rows and the targets here."""
+        if not self.loader.resident or self.loader.device != self.trainer.device:
+            yield from self.loader
+            return
+        for picked in self.loader._picks():
+            yield picked, picked.loader.dataset[picked.rows][1]
+
     def step(self, x: Any, y: Any, progress: Progress) -> None:
         trainer = self.trainer
         self.write_rates(self.factor(self.taken))
@@ -159,7 +168,7 @@ class _Run:
         while len(self.open) > leave:
             step, number, y = self.open.pop(0)
             step.settle()
-            self.trainer._score(self.mean, step.value, step.outputs, y)
+            self.trainer._score(self.mean, step.value, step.results[1], y)
             progress.step(step.value, step.lr)
             for callback in self.callbacks:
                 callback.on_step_end(self.trainer, number, step.value)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """A step: its loss (), its outputs, and, once it is settled, the loss as a number.
+    """A step: its results, which are the loss () and perhaps the outputs, and, once it is settled, the loss as a number.
 
     A step on a GPU is settled when its results have come back; whether its loss was finite is known then. Steps that were
     given to the device meanwhile have changed nothing, if it was not.
     """
 
-    def __init__(self, trainer: Trainer, loss: Tensor, outputs: Tensor, value: float = math.nan):
-        self.trainer, self.loss, self.outputs, self.value = trainer, loss, outputs, value
+    def __init__(self, trainer: Trainer, results: list[Tensor], value: float = math.nan):
+        self.trainer, self.results, self.value = trainer, results, value
         self.number = trainer._steps
         self.lr = trainer.optimizer.lr
         self._readout: _core.Readout | None = None
@@ -34,7 +34,7 @@ class Step:
 
     def read_out(self, readout: _core.Readout) -> Step:
         """Asks for the results, which come behind the step."""
-        readout.start([self.loss, self.outputs])
+        readout.start(self.results)
         self._readout = readout
         return self
 
@@ -49,8 +49,8 @@ class Step:
             return
         readout, self._readout = self._readout, None
         try:
-            loss, self.outputs = readout.values()
-            self.value = float(loss.item())
+            self.results = readout.values()
+            self.value = float(self.results[0].item())
             if not math.isfinite(self.value):
                 raise RuntimeError(not_finite(self.value, self.number, self.lr))
         except BaseException:

@@ -16,6 +16,7 @@ from .._core import Tensor
 from ..autograd import no_grad
 from ..data import ArrayDataset, Loader
 from ..data.dataset import as_dataset
+from ..data.loader import Picked
 from ..nn.module import Module, evaluating
 from ..precision import autocast, working_dtype
 from ..recorded import Plan, Recorder, Same, state_of
@@ -124,14 +125,16 @@ class Trainer:
 
     # ---------------------------------------------------------------------------------------------------------- steps
 
-    def _batch(self, x: Any, y: Any) -> tuple[Tensor, Tensor]:
-        """A batch as the model takes it."""
+    def _batch(self, x: Any, y: Any) -> list[Tensor]:
+        """A batch as the model takes it, or the numbers of rows that lie on the device."""
+        if isinstance(x, Picked):
+            return [x.numbers()]
         with _named(x):
             inputs = _core.to_tensor(self.preprocess(x) if self.preprocess is not None else x)
             targets = _core.to_tensor(y)
             if self._transfer is not None:
                 inputs, targets = self._transfer.to_device(inputs), self._transfer.to_device(targets)
-            return _core.dense(inputs), _core.dense(targets)
+            return [_core.dense(inputs), _core.dense(targets)]
 
     def _forward(self, inputs: Tensor, targets: Tensor, x: Any) -> tuple[Tensor, Tensor]:
         """Loss and outputs of a batch."""
@@ -171,36 +174,45 @@ class Trainer:
         """
         if not self.model.training:  # else what a layer was set to by itself stays
             self.model.train()
-        step = self._step(x, y)
+        step = self._step(x, y, scored=False)
+        loss = step.results[0]
         before, self._unsettled = self._unsettled, step
         if before is not None:
             before.settle()
-        return step.loss
+        return loss
 
-    def _step(self, x: Any, y: Any, rows: Any = None) -> Step:
+    def _step(self, x: Any, y: Any, rows: Any = None, scored: bool = True) -> Step:
+        """A step whose loss is wanted, and, where it is scored, its outputs."""
         # Infinity may give a finite loss, by tanh for one, and gradients that are NaN.
         for what, values in (("inputs", x), ("targets", y)):
             if isinstance(values, np.ndarray) or (isinstance(values, Tensor) and values.device == "cpu"):
                 check_finite(f"Trainer: {what}", values, rows, f"step {self._steps + 1}")  # of others the loss tells
         batch = self._batch(x, y)
-        self._rows = tuple((t.shape[1:], t.dtype.name) for t in batch)
+        source = None
+        if isinstance(x, Picked):
+            source = Same(x.loader)
+        else:
+            self._rows = tuple((t.shape[1:], t.dtype.name) for t in batch)
         kind = tuple((t.shape, t.dtype.name, t.requires_grad) for t in batch)
-        parts = (Same(self.model), Same(self.optimizer), Same(self.loss), state_of(self.loss))
-        kept = self._recorder.lookup((kind, self.precision, parts), list(batch))
-        replay, run = (self._replay, self._run) if self._transfer is None else (self._replay_behind, self._run_behind)
-        step = replay(kept.plan, list(batch)) if kept is not None else None
-        return step if step is not None else run(batch, x, y, rows)
+        parts = (Same(self.model), Same(self.optimizer), Same(self.loss), state_of(self.loss), source)
+        kept = self._recorder.lookup((kind, self.precision, parts), batch)
+        if self._transfer is not None:
+            if kept is not None:
+                return self._replay_behind(kept.plan, batch, scored)
+            return self._run_behind(batch, x, scored)
+        step = self._replay(kept.plan, batch) if kept is not None else None
+        return step if step is not None else self._run(batch, x, y, rows)
 
-    def _taken(self, loss: Tensor, outputs: Tensor, value: float = math.nan) -> Step:
+    def _taken(self, loss: Tensor, outputs: Tensor, value: float) -> Step:
         self._steps += 1
-        return Step(self, loss, _wide(outputs), value)
+        return Step(self, [loss, _wide(outputs)], value)
 
-    def _run(self, batch: Sequence[Tensor], x: Any, y: Any, rows: Any) -> Step:
+    def _run(self, batch: list[Tensor], x: Any, y: Any, rows: Any) -> Step:
         """A step on the CPU: the loss is looked at before anything changes."""
         before = [(buffer, buffer.copy()) for _, buffer in self.model.named_buffers()]
         try:
             try:
-                inputs, targets = self._recorder.start(list(batch))
+                inputs, targets = self._recorder.start(batch)
                 loss, outputs = self._forward(inputs, targets, x)
                 self._recorder.pause()
                 value = self._check_loss(loss, x, y, rows)
@@ -217,25 +229,27 @@ class Trainer:
             raise
         return self._taken(loss.detach(), outputs.detach(), value)
 
-    def _run_behind(self, batch: Sequence[Tensor], x: Any, y: Any, rows: Any) -> Step:
+    def _run_behind(self, batch: list[Tensor], x: Any, scored: bool) -> Step:
         """A step on a GPU: kernels look at the loss, and the program at what they found, when the next step is on its way."""
         assert self._transfer is not None
         buffers = self._transfer.buffers(self.model)
         before = None if buffers is None else buffers.copy()
         try:
-            inputs, targets = self._recorder.start(list(batch))
-            loss, outputs = self._guarded(inputs, targets, x)
+            loss, outputs = self._guarded(self._recorder.start(batch), x)
             self._recorder.finish([loss, outputs], (self.model, self.loss))
         except BaseException:
             self._recorder.abandon()
             if buffers is not None and before is not None:
                 buffers.copy_(before)
             raise
-        return self._sent(loss.detach(), outputs.detach())
+        return self._sent([loss.detach(), _wide(outputs.detach())] if scored else [loss.detach()])
 
-    def _guarded(self, inputs: Tensor, targets: Tensor, x: Any) -> tuple[Tensor, Tensor]:
+    def _guarded(self, batch: list[Tensor], x: Any) -> tuple[Tensor, Tensor]:
         """Forward, backward and update, none of which has an effect where the loss is not finite."""
         assert self._transfer is not None
+        if isinstance(x, Picked):
+            batch = self._batch(*x.tensors(batch[0]))
+        inputs, targets = batch
         buffers = self._transfer.buffers(self.model)
         before = None if buffers is None else buffers.copy()
         loss, outputs = self._forward(inputs, targets, x)
@@ -244,14 +258,17 @@ class Trainer:
             self.optimizer._core.restore_if_failed(buffers, before)
         return loss, outputs
 
-    def _replay_behind(self, plan: _core.Plan, batch: list[Tensor]) -> Step:
+    def _replay_behind(self, plan: _core.Plan, batch: list[Tensor], scored: bool) -> Step:
         plan.replay(0, batch)
-        loss, outputs = plan.outputs(batch)
-        return self._sent(loss, outputs)
+        if not scored:
+            return self._sent(plan.outputs(batch, 1))
+        loss, outputs = plan.outputs(batch, 2, False)  # read before the next replay writes there
+        return self._sent([loss, _wide(outputs)])
 
-    def _sent(self, loss: Tensor, outputs: Tensor) -> Step:
+    def _sent(self, results: list[Tensor]) -> Step:
         readout = self._readouts.pop() if self._readouts else _core.Readout(self.device)
-        return self._taken(loss, outputs).read_out(readout)
+        self._steps += 1
+        return Step(self, results).read_out(readout)
 
     def _retract(self) -> None:
         """Where a step failed, neither it nor those after it were taken."""
@@ -392,6 +409,9 @@ class Trainer:
             raise ValueError(f"Trainer: monitor must be one of {', '.join(columns)}, got {monitor!r}")
         loader = self._loader("train", train, batch_size, shuffle, drop_last)
         self._check_labels(loader.dataset.y)
+        if loader.resident:  # no step will look
+            check_finite("Trainer: inputs", loader.dataset.x, np.arange(len(loader.dataset)), "the dataset")
+            check_finite("Trainer: targets", loader.dataset.y, np.arange(len(loader.dataset)), "the dataset")
         if validation is not None:
             validation = self._loader("validation", validation, 256, shuffle=False)
         folder = out if out is None or isinstance(out, RunFolder) else RunFolder(out, resume)
@@ -456,7 +476,8 @@ class Trainer:
             for x, y in loader:
                 check_finite("Trainer: inputs", x, loader.rows)
                 check_finite("Trainer: targets", y, loader.rows)
-                loss, outputs = self._forward(*self._batch(x, y), x)
+                inputs, targets = self._batch(x, y)
+                loss, outputs = self._forward(inputs, targets, x)
                 self._score(mean, loss.item(), _wide(outputs), y)
         return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
 

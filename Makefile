@@ -12,6 +12,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Where nvcc is found: kernels for the GPU that is here, or for two that show whether they compile. A wheel has all.
+GPU_TARGETS := --config-settings="cmake.define.SMELT_CUDA_ARCHITECTURES=$(if $(shell nvidia-smi -L 2>/dev/null),native,80-real;90a-real)"
 SOURCES := $(shell find csrc cmake python -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml
 
 .PHONY: demo test claims bench lint asan tsan cuda gpu-check wheel clean
@@ -22,7 +24,7 @@ $(BIN)/python:
 # One environment; each extra is installed when a command first needs it: dev has all of test, and test all of plot.
 $(VENV)/.installed-%: $(BIN)/python $(SOURCES)
 	@echo "building, this takes some minutes"
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile ".[$*]"
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile $(GPU_TARGETS) ".[$*]"
 	@touch $@ $(if $(filter dev,$*),$(VENV)/.installed-test) $(if $(filter dev test,$*),$(VENV)/.installed-plot)
 
 demo: $(VENV)/.installed-plot

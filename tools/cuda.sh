@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Compiles the CUDA kernels into build/cuda, and runs them on the CPU by the emulator: its own tests and all cases.
+# Compiles the CUDA kernels into build/cuda, compares their code with csrc/cuda/budgets.json, and runs them on the CPU by the
+# emulator: its own tests and all cases.
 #   tools/cuda.sh PYTHON [pytest arguments]
 # ARCHITECTURES: GPU targets as CMake names them. Without nvcc on PATH, that of the package index is installed beside PYTHON.
 set -euo pipefail
@@ -30,13 +31,20 @@ if grep -qF '[libcuda.so' "$build/needed.txt"; then
   exit 1
 fi
 
+# Budgets are those of one compiler's code.
+if [ -z "${ARCHITECTURES:-}" ] && "${CUDACXX:-nvcc}" --version | grep -qF 'release 13.0'; then
+  "$python" tools/sass_budget.py "$build/_cuda.so"
+else
+  echo "cuda.sh: budgets are not compared: they are those of nvcc 13.0 for 80-real and 90a-real"
+fi
+
 # The package beside the modules built here.
 rm -rf "$build/package" && mkdir -p "$build/package"
 cp -r python/smelt "$build/package/"
 rm -f "$build"/package/smelt/_*.so
 cp "$build"/_core*.so "$build"/_cuda.so "$build"/_emu.so "$build/package/smelt/"
 
-tests=(tests/test_emulator.py tests/test_words.py tests/test_cuda.py tests/test_cases.py)
+tests=(tests/test_emulator.py tests/test_words.py tests/test_cuda.py tests/test_device_steps.py tests/test_cases.py)
 if [ $# -gt 0 ]; then tests=("$@"); fi
 # The CPU's instruction sets have had their turn: the lowest one will do for what is not the emulator's.
 SMELT_MAX_ISA=${SMELT_MAX_ISA:-portable} PYTHONPATH="$PWD/$build/package:$PWD" exec "$python" -m pytest -p no:cacheprovider "${tests[@]}"

@@ -27,6 +27,7 @@ bool succeeded(cudaError_t error, const char* call) {
 namespace {
 
 constexpr int kLeastCapability = 80;
+__global__ void any_kernel() {}
 DeviceModule g_module;
 
 // Pinned memory through which bytes of the host leave, in two halves: while one is being copied, the other is filled.
@@ -211,12 +212,20 @@ std::string open() {
   if (!succeeded(cudaGetDeviceCount(&devices), "the NVIDIA driver gives no device")) return t_error;
   int usable = 0;
   std::string found;
+  cudaFuncAttributes attributes;
   for (; usable < devices; ++usable) {
     int major = 0, minor = 0;
     cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, usable);
     cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, usable);
-    if (major * 10 + minor >= kLeastCapability) continue;
-    found = "the GPU has compute capability " + std::to_string(major) + "." + std::to_string(minor) + ", kernels need 8.0 or more";
+    const std::string capability = "the GPU has compute capability " + std::to_string(major) + "." + std::to_string(minor);
+    if (major * 10 + minor < kLeastCapability) {
+      found = capability + ", kernels need 8.0 or more";
+    } else if (cudaSetDevice(usable) == cudaSuccess && cudaFuncGetAttributes(&attributes, any_kernel) == cudaErrorNoKernelImageForDevice) {
+      cudaGetLastError();
+      found = capability + ", for which this build has no kernels";
+    } else {
+      continue;
+    }
     break;
   }
   if (!usable) return found.empty() ? "the NVIDIA driver finds no GPU" : found;

@@ -44,7 +44,7 @@ def summary(found: dict[str, float]) -> str:
 def cases(random: int, seed: int, dtype: str) -> list[suites.Case]:
     suite = suites.SUITES["gemm"]
     modules, rng = suites.peers(["torch"]), np.random.default_rng(seed)
-    return [suite.build(shape, dtype, [], modules, rng) for shape in suite.shapes([], random, seed)]
+    return [suite.build(shape, dtype, [], modules, rng, "cpu") for shape in suite.shapes([], random, seed)]
 
 
 if __name__ == "__main__":

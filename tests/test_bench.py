@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import smelt
-from smelt import bench
-from smelt.bench import models, report, suites
+from smelt import _core, bench
+from smelt.bench import measure, models, report, suites
 from smelt.cli import main
+from tests.conftest import devices
 from tests.processes import ROOT, run
 
 
@@ -59,7 +60,7 @@ def test_cases_compute_what_is_expected(isa, suite, dtype):
     chosen, rng = suites.SUITES[suite], np.random.default_rng(0)
     modules = suites.peers(["numpy"])
     for shape in chosen.shapes(SMALL[suite], 0, 0):
-        case = chosen.build(shape, dtype, [], modules, rng)
+        case = chosen.build(shape, dtype, [], modules, rng, "cpu")
         case.check()
         assert case.name and (case.flops > 0 or suite == "step")
 
@@ -75,7 +76,7 @@ def test_named_shapes_are_many_and_of_every_kind():
 
 def test_a_wrong_contender_is_found_before_timing():
     rng = np.random.default_rng(0)
-    case = suites.SUITES["gemm"].build(bench.shapes.Gemm("s", 4, 4, 4), "float32", [], {}, rng)
+    case = suites.SUITES["gemm"].build(bench.shapes.Gemm("s", 4, 4, 4), "float32", [], {}, rng, "cpu")
     case.contenders["wrong"] = suites.Contender(lambda: None, lambda: [case.expected[0][0] + 1e-3])
     with pytest.raises(AssertionError, match="gemm s 4x4x4 nn: wrong exceeds the error bound by"):
         case.check()
@@ -289,3 +290,31 @@ def test_residual_blocks_learn():
     y = block(x)
     y.sum().backward()
     assert y.shape == (2, 3, 3, 16) and all(p.grad is not None for p in block.parameters())
+
+
+@pytest.mark.skipif("emu" not in devices(), reason="needs a build with -DSMELT_EMU=ON (device emu)")
+@pytest.mark.parametrize(("suite", "shape"), [("gemm", "7x9x5"), ("norm", "3x40"), ("optim", "1000")])
+def test_a_device_is_measured(suite, shape, monkeypatch):
+    monkeypatch.setattr(measure, "_SETTLE", 0.0)
+    result = bench.run(suite, [shape], rounds=5, against=["numpy"] if suite != "optim" else [], device="emu")
+    assert result["machine"]["device"] == "emulator" and result["unproven"] == []
+    assert all(value > 0 for value in result["limits"].values())
+    assert {row["contender"] for row in result["rows"]} == ({"smelt", "numpy"} if suite != "optim" else {"smelt"})
+
+
+def test_what_no_test_has_run_on_a_gpu_is_named():
+    assert bench.unproven("NVIDIA Something", ["sm80_gemm", "sm80_adam", "sm80_gemm"]) == ["sm80_adam", "sm80_gemm"]
+    assert bench.unproven("emulator", ["sm80_gemm"]) == []
+
+
+def test_peers_without_the_device_are_refused():
+    if "emu" in devices():
+        pytest.importorskip("torch")
+        with pytest.raises(ValueError, match="PyTorch has no device 'emu'"):
+            bench.run("gemm", ["4x4x4"], against=["torch"], device="emu")
+
+
+@pytest.mark.skipif(not _core.why_unavailable("cuda"), reason="needs a machine without a GPU")
+def test_a_device_that_is_not_there_says_why(capsys):
+    assert main(["bench", "gemm", "--shape", "4x4x4", "--device", "cuda"]) == 1
+    assert "cuda: no such device: " in capsys.readouterr().err

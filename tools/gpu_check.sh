@@ -2,7 +2,7 @@
 # Everything that only a GPU can show. Needs one with its driver, g++, CMake, Ninja, Python with NumPy, pytest and pybind11, and
 # nvcc unless CUDA_LIBRARY is a _cuda.so built elsewhere from these sources; no network.
 #   tools/gpu_check.sh test|sanitize|calibrate|bench|all
-#     test        every case on the GPU, smelt.cuda, training
+#     test        every case on the GPU, smelt.cuda, training; when all pass, the names go to python/smelt/bench/proven.json
 #     sanitize    compute-sanitizer over small cases: memcheck, racecheck, synccheck
 #     calibrate   what each instruction gives, to tests/fixtures/words.json, which the emulator is held to
 #     bench       against PyTorch, to bench/results/
@@ -47,9 +47,23 @@ prepare() {
 run_tests() { "$python" -m pytest -p no:cacheprovider -o filterwarnings=default "$@"; }
 
 test_stage() {
-  step test_cuda 120 run_tests tests/test_cuda.py tests/test_device_steps.py
+  step test_cuda 150 run_tests tests/test_cuda.py tests/test_device_steps.py
   step test_values 200 run_tests tests/test_cases.py -k "test_values and $device"
   step test_gradients 200 run_tests tests/test_cases.py -k test_gradient
+  if [ "$device" = cuda ] && [ "$failed" = 0 ]; then step proven 30 proven; fi
+}
+
+# Every kernel of this build is proven on this GPU: smelt bench reads it.
+proven() {
+  "$python" - <<'END'
+import json, pathlib
+from smelt import _core, kernels
+path = pathlib.Path("python/smelt/bench/proven.json")
+names = sorted({name for slot in kernels.slots() for name in _core.impls(slot, "cuda")})
+proven = {**json.loads(path.read_text()), _core.device_info("cuda")["name"]: names}
+path.write_text(json.dumps(proven, indent=1, sort_keys=True) + "\n")
+print(f"{path}: {len(names)} kernels")
+END
 }
 
 sanitize_stage() {
@@ -75,7 +89,7 @@ bench_stage() {
   fi
 }
 
-export -f run_tests prepare calibrate
+export -f run_tests prepare calibrate proven
 export python device build
 case $stage in test | sanitize | calibrate | bench | all) ;; *)
   echo "gpu_check: the stage must be test, sanitize, calibrate, bench or all, got '$stage'" >&2

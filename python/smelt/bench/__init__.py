@@ -2,7 +2,7 @@
 
 from . import models, report, shapes, suites
 from .measure import Comparison, Race, compare, foreign_load, limits, race, wait_until_quiet
-from .runner import run
+from .runner import run, unproven
 
 __all__ = [
     "Comparison",
@@ -16,5 +16,6 @@ __all__ = [
     "run",
     "shapes",
     "suites",
+    "unproven",
     "wait_until_quiet",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import _core, kernels
+from .. import _core, functions, kernels
 
 __all__ = ["Comparison", "Race", "compare", "foreign_load", "limits", "race", "wait_until_quiet"]
 
@@ -117,10 +117,15 @@ def wait_until_quiet(limit: float = 0.1, timeout: float = 60.0) -> bool:
     return True
 
 
-def _repeats(function: Callable[[], Any], seconds: float) -> int:
+def _nothing() -> None:
+    pass
+
+
+def _repeats(function: Callable[[], Any], seconds: float, finish: Callable[[], Any]) -> int:
     """How often to call a function so that one measurement lasts about so long."""
     begin = time.perf_counter()
     function()
+    finish()
     once = max(time.perf_counter() - begin, 1e-7)
     return max(1, int(seconds / once))
 
@@ -140,15 +145,17 @@ def _rest() -> None:
             return
 
 
-def _time(function: Callable[[], Any], repeats: int) -> float:
+def _time(function: Callable[[], Any], repeats: int, finish: Callable[[], Any]) -> float:
     """Seconds of one call, after the rival's threads have fallen asleep and its data have left the caches."""
     _rest()
     begin = time.perf_counter()
     while time.perf_counter() - begin < _SETTLE:
         function()
+        finish()
     begin = time.perf_counter()
     for _ in range(repeats):
         function()
+    finish()
     return (time.perf_counter() - begin) / repeats
 
 
@@ -236,7 +243,13 @@ class Race:
         )
 
 
-def race(functions: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: float = 0.02, warmup: int = 3) -> Race:
+def race(
+    functions: Mapping[str, Callable[[], Any]],
+    rounds: int = 15,
+    seconds: float = 0.02,
+    warmup: int = 3,
+    finish: Callable[[], Any] = _nothing,
+) -> Race:
     """Times functions in turn; each round begins with another. Before each measurement the process sleeps until
     it uses next to no CPU, for 0.25 s at most, then the function runs uncounted for 10 ms.
 
@@ -245,6 +258,7 @@ def race(functions: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: 
         rounds: measurements of each, at least 5.
         seconds: how long one measurement lasts at least; short functions are called often enough.
         warmup: calls of each before the first measurement.
+        finish: waits for what the calls of a measurement have begun, as part of it.
 
     Returns:
         The times, and how busy the machine was with other work.
@@ -263,13 +277,14 @@ def race(functions: Mapping[str, Callable[[], Any]], rounds: int = 15, seconds: 
     for _ in range(warmup):
         for name in names:
             functions[name]()
-    repeats = {name: _repeats(functions[name], seconds) for name in names}
+    finish()
+    repeats = {name: _repeats(functions[name], seconds, finish) for name in names}
     watch = _Watch()
     times: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):
         first = i % len(names)
         for name in names[first:] + names[:first]:
-            times[name].append(_time(functions[name], repeats[name]))
+            times[name].append(_time(functions[name], repeats[name], finish))
     load = watch.share()  # over all rounds: the system counts in steps of 10 ms, too coarse for one
     return Race(times, min(load, 1.0))
 
@@ -302,11 +317,12 @@ def compare(
     return race({"ours": ours, "theirs": theirs}, pairs, seconds, warmup).compare("ours", "theirs")
 
 
-def limits(megabytes: int = 256) -> dict[str, float]:
-    """What this machine can do at best, with the instruction set and threads in use.
+def limits(megabytes: int = 256, device: str = "cpu") -> dict[str, float]:
+    """What this machine can do at best, with the instruction set and threads in use, or a GPU.
 
     Args:
         megabytes: memory to move, more than the caches hold.
+        device: the CPU, or the name of a GPU.
 
     Returns:
         ``fma_gflops`` from registers, in float32; ``bf16_gflops`` of random bfloat16, from the first cache where the unit
@@ -317,10 +333,15 @@ def limits(megabytes: int = 256) -> dict[str, float]:
         >>> smelt.bench.limits(megabytes=1)["fma_gflops"] > 0
         True
     """
-    memory = _core.full([megabytes * 262144], 1, "float32", "cpu")
+    memory = _core.full([megabytes * 262144], 1, "float32", device)
+    if device != "cpu":
+        _core.synchronize(device)
 
     halves = np.random.default_rng(0).standard_normal(32768, "float32").view("uint32") >> 16
-    pairs = (halves[::2] | halves[1::2] << 16).view("float32")  # random: on zeros units run faster than they ever will
+    # Random: on zeros units run faster than they ever will.
+    pairs = _core.to_device(_core.from_numpy((halves[::2] | halves[1::2] << 16).view("float32"), None), device)
+    if device != "cpu":  # enough of them for every multiprocessor
+        pairs = functions.concat([pairs] * 64)
 
     def best(kind: str, rounds: int, memory: Any = memory) -> float:
         rates = []
@@ -330,9 +351,10 @@ def limits(megabytes: int = 256) -> dict[str, float]:
             rates.append(done / (time.perf_counter() - begin) / 1e9)
         return max(rates)
 
+    arithmetic = 2_000_000 if device == "cpu" else 2_000 if megabytes > 1 else 2
     return {
-        "fma_gflops": best("fma", 2_000_000),
-        "bf16_gflops": best("fma_bf16", 2_000_000, pairs),
+        "fma_gflops": best("fma", arithmetic),
+        "bf16_gflops": best("fma_bf16", arithmetic, pairs),
         "read_gbs": best("read", 1),
         "write_gbs": best("write", 1),
         "copy_gbs": best("copy", 1),

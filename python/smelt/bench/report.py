@@ -128,7 +128,7 @@ def regressions(new: dict[str, Any], old: dict[str, Any]) -> tuple[list[str], li
         1
     """
     before = {_key(r): r for r in old["rows"]}
-    for what in ("cpu", "isa", "threads"):
+    for what in ("cpu", "isa", "threads", "device"):
         was, now = (result.get("machine", {}).get(what) for result in (old, new))
         if was != now:
             raise ValueError(
@@ -200,7 +200,7 @@ def roofline(path: str | os.PathLike[str], result: dict[str, Any]) -> None:
         own = [r for r in points if r["contender"] == name]
         axes.plot([r["gflops"] / r["gbs"] for r in own], [r["gflops"] for r in own], "o", label=name, alpha=0.7)
     machine = result["machine"]
-    title = f"{machine['cpu']}, threads: {machine.get('threads', '')}, {dtypes}"
+    title = f"{machine.get('device') or machine['cpu']}, threads: {machine.get('threads', '')}, {dtypes}"
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s", title=title)
     axes.xaxis.set_minor_formatter("")
     axes.grid(True, which="both", alpha=0.2)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
-from .. import _core, runtime
+from .. import _core, kernels, runtime
 from .measure import limits, race, wait_until_quiet
 from .suites import SUITES, Case, peers
 
-__all__ = ["run"]
+__all__ = ["run", "unproven"]
 
 
 def _row(case: Case, name: str, times: Any, ours: str, ceiling: dict[str, float]) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def run(
     impls: Sequence[str] = (),
     against: Sequence[str] = (),
     rounds: int = 31,
+    device: str = "cpu",
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Measures a suite.
@@ -56,12 +59,15 @@ def run(
         impls: candidates to race, none for the preferred one.
         against: peers.
         rounds: measurements of each contender.
+        device: where smelt and PyTorch work.
         progress: gets a line when a case begins.
 
     Returns:
-        ``machine``, ``limits``, ``load`` (largest share of the CPU that other processes used) and ``rows``.
+        ``machine``, ``limits``, ``load`` (largest share of the CPU that other processes used) and ``rows``; on a GPU also
+        ``unproven``, those of smelt's kernels that ran and that no test has ever run on a GPU of this name.
 
     Raises:
+        RuntimeError: the device is not there.
         ValueError: an unknown suite, dtype, peer or candidate, or a malformed shape.
         ImportError: a peer that is not installed.
         AssertionError: a contender computed something else.
@@ -82,33 +88,80 @@ def run(
         if not chosen.slots:
             raise ValueError(f"--impl is for single kernels; {suite} runs many, got {impl!r}")
         for slot in chosen.slots:
-            if sum(name.startswith(impl) for name in _core.impls(slot)) != 1:
-                names = ", ".join(_core.impls(slot))
+            if sum(name.startswith(impl) for name in _core.impls(slot, device)) != 1:
+                names = ", ".join(_core.impls(slot, device))
                 raise ValueError(f"--impl must begin the name of one kernel of slot {slot} ({names}), got {impl!r}")
     if random and (suite != "gemm" or shapes):
         raise ValueError(f"--random draws shapes of gemm instead of --shape, got it with {', '.join(shapes) or suite}")
+    device = _core.parse_device(device)
     modules = peers(against)
+    if "torch" in modules and device.startswith("emu"):
+        raise ValueError(f"--against torch: PyTorch has no device {device!r}")
+    if "jax" in modules and device != "cpu":
+        raise ValueError(f"--against jax: works on the CPU alone here, got --device {device}")
+    finish = _waiter(device, modules)
     rng = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
+    used: set[str] = set()
     load = 0.0
     planned = chosen.shapes(shapes, random, seed)
     if progress:
         progress("waiting until the machine is quiet, 10 s at most")
     wait_until_quiet(timeout=10)
-    ceiling = limits()
+    on_cpu = device == "cpu"
+    ceiling = limits() if on_cpu else limits(1 if device.startswith("emu") else 1024, device)
     for shape in planned:
-        case = chosen.build(shape, dtype, impls, modules, rng)
+        case = chosen.build(shape, dtype, impls, modules, rng, device)
         if progress:
             progress(case.name)
         for peer in modules:
             if not any(name.split()[0] == peer for name in case.contenders):
                 raise ValueError(f"--against {peer}: {case.name} in {dtype} has no counterpart there")
-        case.check()
-        times = race({name: c.run for name, c in case.contenders.items()}, rounds)
+        with kernels.trace() as traced:
+            case.check()
+        used.update(traced)
+        times = race({name: c.run for name, c in case.contenders.items()}, rounds, finish=finish)
         load = max(load, times.load)
         ours = next(iter(case.contenders))
         rows += [_row(case, name, times, ours, ceiling) for name in case.contenders]
     info = runtime.info()
     machine = {key: info[key] for key in ("smelt", "python", "numpy", "cpu", "isa", "threads")}
     machine["peers"] = {name: module.__version__ for name, module in modules.items()}
-    return {"suite": suite, "machine": machine, "limits": ceiling, "load": load, "rounds": rounds, "rows": rows}
+    result = {"suite": suite, "machine": machine, "limits": ceiling, "load": load, "rounds": rounds, "rows": rows}
+    if not on_cpu:
+        machine["device"] = _core.device_info(device)["name"]
+        there = {name for slot in kernels.slots() for name in _core.impls(slot, device)}
+        result["unproven"] = unproven(machine["device"], used & there)
+    return result
+
+
+def _waiter(device: str, modules: dict[str, Any]) -> Callable[[], None]:
+    """Waits for what smelt and PyTorch have given to a GPU."""
+    if device == "cpu":
+        return lambda: None
+    torch = modules.get("torch")
+
+    def finish() -> None:
+        _core.synchronize(device)
+        if torch is not None:
+            torch.cuda.synchronize(device)
+
+    return finish
+
+
+def unproven(gpu: str, names: Iterable[str]) -> list[str]:
+    """Those of the kernels that the tests have not run on a GPU of this name.
+
+    Args:
+        gpu: as the driver names it.
+        names: of kernels.
+
+    Returns:
+        Names in order. Nothing is unproven on the emulator, which stands for no GPU.
+
+    Example:
+        >>> smelt.bench.unproven("some GPU", ["sm80_gemm"])
+        ['sm80_gemm']
+    """
+    proven = json.loads((Path(__file__).parent / "proven.json").read_text())
+    return [] if gpu == "emulator" else sorted(set(names) - set(proven.get(gpu, ())))

@@ -178,10 +178,10 @@ def _numbers(text: str, count: int, form: str) -> list[int]:
     return values
 
 
-def _rounded(array: Any, dtype: str) -> tuple[Tensor, Any]:
-    """A tensor of the dtype, and its values in float64."""
+def _rounded(array: Any, dtype: str, device: str) -> tuple[Tensor, Any]:
+    """A tensor of the dtype on the device, and its values in float64."""
     tensor = _core.from_numpy(array, True).astype(dtype)
-    return tensor, tensor.astype("float64").numpy()
+    return _core.to_device(tensor, device), tensor.astype("float64").numpy()
 
 
 # ------------------------------------------------------------------------------------------------------------- gemm
@@ -193,13 +193,13 @@ def _gemm_shapes(shapes: Sequence[str], random: int, seed: int) -> list[Gemm]:
     return random_gemm(random, seed) if random else list(GEMM)
 
 
-def _gemm(shape: Gemm, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any) -> Case:
+def _gemm(shape: Gemm, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any, device: str) -> Case:
     import numpy as np
 
     lead = (shape.batch,) if shape.batch > 1 else ()
     m, n, k, ta, tb = shape.m, shape.n, shape.k, shape.ta, shape.tb
-    a, exact_a = _rounded(rng.normal(size=(*lead, *((k, m) if ta else (m, k)))), dtype)
-    b, exact_b = _rounded(rng.normal(size=(*lead, *((n, k) if tb else (k, n)))), dtype)
+    a, exact_a = _rounded(rng.normal(size=(*lead, *((k, m) if ta else (m, k)))), dtype, device)
+    b, exact_b = _rounded(rng.normal(size=(*lead, *((n, k) if tb else (k, n)))), dtype, device)
     left, right = (np.swapaxes(e, -1, -2) if t else e for e, t in ((exact_a, ta), (exact_b, tb)))
     size = _core.dtypes[dtype].itemsize
     case = Case(f"gemm {shape}", dtype, shape.flops, float(size * shape.batch * (m * k + k * n + m * n)))
@@ -216,10 +216,10 @@ def _gemm(shape: Gemm, dtype: str, impls: Sequence[str], modules: dict[str, Any]
         case.contenders["numpy"] = Contender(lambda: np.matmul(x, y, out=out), lambda: [out])
     if "torch" in modules:
         torch = modules["torch"]
-        u, v = (torch.from_numpy(e).to(getattr(torch, dtype)) for e in (exact_a, exact_b))
+        u, v = (torch.from_numpy(e).to(device, getattr(torch, dtype)) for e in (exact_a, exact_b))
         u, v = (u.mT if ta else u), (v.mT if tb else v)
         case.contenders["torch"] = Contender(
-            _at_best(torch, lambda: torch.matmul(u, v)), lambda: [torch.matmul(u, v).double().numpy()]
+            _at_best(torch, lambda: torch.matmul(u, v)), lambda: [torch.matmul(u, v).double().cpu().numpy()]
         )
     if "jax" in modules and dtype != "float64":
         jax = modules["jax"]
@@ -238,7 +238,7 @@ def _optim_shapes(shapes: Sequence[str], random: int, seed: int) -> list[int]:
     return [_numbers(text, 1, "N")[0] for text in shapes] or list(OPTIM)
 
 
-def _optim(n: int, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any) -> Case:
+def _optim(n: int, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any, device: str) -> Case:
     """AdamW over n parameters: reads parameter, gradient and two averages, writes three of them."""
     import numpy as np
 
@@ -252,22 +252,22 @@ def _optim(n: int, dtype: str, impls: Sequence[str], modules: dict[str, Any], rn
     # The decay and the step are some five roundings each; the first step's two averages cancel to the gradient's sign.
     case.expected = [(wanted, 16 * _UNIT[dtype] * (np.abs(wide_p) + lr))]
     for name, impl in _labels(impls):
-        parameter = nn.Parameter(_core.from_numpy(p0, True))
+        parameter = nn.Parameter(_core.to_device(_core.from_numpy(p0, True), device))
         optimizer = optim.AdamW([parameter], lr=lr, weight_decay=decay)
-        functions.sum(parameter * _core.from_numpy(g0, True)).backward()
+        functions.sum(parameter * _core.to_device(_core.from_numpy(g0, True), device)).backward()
         step = _forced(impl, optimizer.step) if impl else optimizer.step
         case.contenders[name] = _first_step(step, parameter)
     if "torch" in modules:
         torch = modules["torch"]
-        twin = torch.nn.Parameter(torch.from_numpy(p0.copy()))
-        twin.grad = torch.from_numpy(g0.copy())
+        twin = torch.nn.Parameter(torch.from_numpy(p0.copy()).to(device))
+        twin.grad = torch.from_numpy(g0.copy()).to(device)
         rival = torch.optim.AdamW([twin], lr=lr, weight_decay=decay, fused=True)
         seen: list[Any] = []
 
         def torch_step() -> None:
             rival.step()
             if not seen:
-                seen.append(twin.detach().double().numpy().copy())
+                seen.append(twin.detach().double().cpu().numpy().copy())
 
         case.contenders["torch"] = Contender(torch_step, lambda: seen)
     return case
@@ -305,13 +305,13 @@ def _norm_shapes(shapes: Sequence[str], random: int, seed: int) -> list[_Norm]:
     return [_Norm(op, rows, d) for op in ("layer_norm", "softmax") for rows, d in sizes]
 
 
-def _norm(shape: _Norm, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any) -> Case:
+def _norm(shape: _Norm, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any, device: str) -> Case:
     import numpy as np
 
     op, rows, d = shape.op, shape.rows, shape.d
-    x, exact = _rounded(rng.normal(size=(rows, d)), dtype)
+    x, exact = _rounded(rng.normal(size=(rows, d)), dtype, device)
     case = Case(str(shape), dtype, 8.0 * rows * d, 2.0 * rows * d * _core.dtypes[dtype].itemsize)
-    one, zero = functions.ones(d).astype(dtype), functions.zeros(d).astype(dtype)
+    one, zero = functions.ones(d, device=device).astype(dtype), functions.zeros(d, device=device).astype(dtype)
     if op == "layer_norm":
         centred = exact - exact.mean(1, keepdims=True)
         wanted = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
@@ -326,14 +326,14 @@ def _norm(shape: _Norm, dtype: str, impls: Sequence[str], modules: dict[str, Any
         case.contenders["numpy"] = _numpy_norm(op, exact.astype(dtype))
     if "torch" in modules:
         torch = modules["torch"]
-        u = torch.from_numpy(exact).to(getattr(torch, dtype))
-        weight, bias = torch.ones(d, dtype=u.dtype), torch.zeros(d, dtype=u.dtype)
+        u = torch.from_numpy(exact).to(device, getattr(torch, dtype))
+        weight, bias = torch.ones(d, dtype=u.dtype, device=device), torch.zeros(d, dtype=u.dtype, device=device)
         f = torch.nn.functional
 
         def rival() -> Any:
             return f.layer_norm(u, (d,), weight, bias) if op == "layer_norm" else f.softmax(u, -1)
 
-        case.contenders["torch"] = Contender(_at_best(torch, rival), lambda: [rival().double().numpy()])
+        case.contenders["torch"] = Contender(_at_best(torch, rival), lambda: [rival().double().cpu().numpy()])
     if "jax" in modules and dtype != "float64":
         jax = modules["jax"]
         p = jax.numpy.asarray(exact, dtype)
@@ -376,16 +376,16 @@ def _step_shapes(shapes: Sequence[str], random: int, seed: int) -> list[str]:
     return list(shapes) or ["mlp", "cnn"]  # the others take long
 
 
-def _step(name: str, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any) -> Case:
+def _step(name: str, dtype: str, impls: Sequence[str], modules: dict[str, Any], rng: Any, device: str) -> Case:
     """One training step, forward, backward and AdamW, from equal weights; the first losses must agree."""
     from . import models
 
     case = Case(f"step {name}", dtype, 0.0, 0.0)
     precision = "bf16" if dtype == "bfloat16" else dtype
-    step, model = models.smelt_step(name, precision)
+    step, model = models.smelt_step(name, precision, device)
     steps = [("smelt", step)]
     if "torch" in modules:
-        steps += [(f"torch {label}", rival) for label, rival in models.torch_steps(name, model, precision)]
+        steps += [(f"torch {label}", rival) for label, rival in models.torch_steps(name, model, precision, device)]
     for label, one in steps:
         case.contenders[label] = _first_loss(one)
     return case
@@ -413,7 +413,7 @@ class Suite:
         slots: of the kernels that ``--impl`` chooses from.
         dtypes: that it takes.
         shapes: from the options to shapes.
-        build: from a shape to a case.
+        build: from a shape, dtype, candidates, peers, random numbers and device to a case.
 
     Example:
         >>> smelt.bench.suites.SUITES["gemm"].form
@@ -425,7 +425,7 @@ class Suite:
     slots: tuple[str, ...]
     dtypes: tuple[str, ...]
     shapes: Callable[[Sequence[str], int, int], Sequence[Any]]
-    build: Callable[[Any, str, Sequence[str], dict[str, Any], Any], Case]
+    build: Callable[[Any, str, Sequence[str], dict[str, Any], Any, str], Case]
 
 
 SUITES = {

@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """
     from .. import bench, kernels
     from ..bench import report, suites
+    from ..train.trainer import resolve_device
 
     if args.suite not in (None, *suites.SUITES):
         raise UsageError(f"SUITE must be one of {', '.join(suites.SUITES)}, got '{args.suite}'")
@@ -46,13 +47,14 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
             raise UsageError(f"{option} must name a file in a folder that exists, got {path}")
     if args.roofline and args.suite == "step":
         raise UsageError("--roofline is for single kernels; step runs many")
+    device = resolve_device(args.device)
     if args.list:
         listed: dict[str, Any] = {
             name: {
                 "text": s.text,
                 "shape": s.form,
                 "dtypes": list(s.dtypes),
-                "impls": {slot: kernels.impls(slot) for slot in s.slots},
+                "impls": {slot: kernels.impls(slot, device) for slot in s.slots},
                 "cases": [str(case) for case in s.shapes([], 0, 0)],
             }
             for name, s in suites.SUITES.items()
@@ -72,13 +74,15 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     try:
         result = bench.run(
             args.suite, args.shape, random=args.random, seed=args.seed, dtype=args.dtype, impls=args.impl,
-            against=args.against, rounds=args.rounds, progress=say,
+            against=args.against, rounds=args.rounds, device=device, progress=say,
         )  # fmt: skip
     except (ValueError, ImportError) as error:
         raise UsageError(str(error)) from None
     out = sys.stderr if args.json else sys.stdout
     print(report.table(result["rows"]), file=out)
     numbers = ", ".join(f"{text} {result['limits'][key]:.0f}" for key, text in _LIMITS.items())
+    if result.get("unproven"):
+        print(f"\nunproven on this GPU ({result['machine']['device']}): {', '.join(result['unproven'])}", file=out)
     print(f"\nlimits of this minute, threads {result['machine']['threads']}: {numbers}", file=out)
     if "numpy" in args.against:
         print("numpy used threads of its own", file=out)

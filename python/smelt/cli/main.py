@@ -159,6 +159,9 @@ def _bench_options(p: argparse.ArgumentParser) -> None:
         default=31,
         help="measurements of each, at least 5 (default: 31)",
     )
+    p.add_argument(
+        "--device", type=_device, default="cpu", help="where smelt and PyTorch work: auto, cpu or cuda (default: cpu)"
+    )
     p.add_argument("--threads", type=_threads, help="threads of the kernels (default: all cores that may be used)")
     p.add_argument("--csv", metavar="FILE", help="also write the rows as CSV")
     p.add_argument("--roofline", metavar="FILE", help="draw operations per byte under the limits, as PNG")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "Network", "batch", "smelt_step"]
 
-Step = Callable[[], float]
+Step = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def batch(name: str, rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smelt_step(
-    name: str, precision: str = "float32", device: str = "cpu", rows: int | None = None
+    name: str, precision: str = "float32", device: str = "cpu", rows: int | None = None, read: bool = True
 ) -> tuple[Step, nn.Module]:
     """smelt's training step.
 
@@ -97,6 +97,7 @@ def smelt_step(
         precision: ``"float32"`` or ``"bf16"``.
         device: where it trains.
         rows: of a batch, the network's own number by default.
+        read: the step gives the loss as a number, for which it waits; else as a tensor.
 
     Returns:
         The step, and the network that it trains.
@@ -121,11 +122,16 @@ def smelt_step(
         optimizer.step()
         return loss
 
-    return lambda: float(train(x, y).item()), model
+    return (lambda: float(train(x, y).item())) if read else (lambda: train(x, y)), model
 
 
 def torch_steps(
-    name: str, model: nn.Module, precision: str = "float32", device: str = "cpu", rows: int | None = None
+    name: str,
+    model: nn.Module,
+    precision: str = "float32",
+    device: str = "cpu",
+    rows: int | None = None,
+    read: bool = True,
 ) -> Iterator[tuple[str, Step]]:
     """PyTorch's step in every configuration that may be its best; weights are those of `model` now.
 
@@ -135,6 +141,7 @@ def torch_steps(
         precision: ``"float32"`` or ``"bf16"``.
         device: where it trains: on the CPU with 1 and 2 threads.
         rows: of a batch, the network's own number by default.
+        read: steps give the loss as a number.
 
     Returns:
         Configurations and steps.
@@ -162,22 +169,20 @@ def torch_steps(
         optimizer = torch.optim.AdamW(twin.parameters(), lr=1e-3, fused=True)
         forward = torch.compile(twin) if compiled else twin
 
-        def step(
-            forward: Any = forward, optimizer: Any = optimizer, images: Any = images, labels: Any = labels
-        ) -> float:
+        def step(forward: Any = forward, optimizer: Any = optimizer, images: Any = images, labels: Any = labels) -> Any:
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device.partition(":")[0], torch.bfloat16, enabled=precision == "bf16"):
                 out = forward(images)
                 loss = loss_of(out.flatten(0, -2), labels.flatten()) if out.ndim == 3 else loss_of(out, labels)
             loss.backward()
             optimizer.step()
-            return float(loss.item())
+            return float(loss.item()) if read else loss.detach()
 
         label = f"{'compiled' if compiled else 'eager'}{', channels_last' if last else ''}"
         if device == "cpu":
             label = f"{threads} threads, {label}"
 
-        def timed(step: Step = step, threads: int = threads) -> float:
+        def timed(step: Step = step, threads: int = threads) -> Any:
             torch.set_num_threads(threads)
             return step()
 

@@ -31,13 +31,6 @@ if grep -qF '[libcuda.so' "$build/needed.txt"; then
   exit 1
 fi
 
-# Budgets are those of one compiler's code.
-if [ -z "${ARCHITECTURES:-}" ] && "${CUDACXX:-nvcc}" --version | grep -qF 'release 13.0'; then
-  "$python" tools/sass_budget.py "$build/_cuda.so"
-else
-  echo "cuda.sh: budgets are not compared: they are those of nvcc 13.0 for 80-real and 90a-real"
-fi
-
 # The package beside the modules built here.
 rm -rf "$build/package" && mkdir -p "$build/package"
 cp -r python/smelt "$build/package/"
@@ -47,4 +40,11 @@ cp "$build"/_core*.so "$build"/_cuda.so "$build"/_emu.so "$build/package/smelt/"
 tests=(tests/test_emulator.py tests/test_words.py tests/test_cuda.py tests/test_device_steps.py tests/test_cases.py)
 if [ $# -gt 0 ]; then tests=("$@"); fi
 # The CPU's instruction sets have had their turn: the lowest one will do for what is not the emulator's.
-SMELT_MAX_ISA=${SMELT_MAX_ISA:-portable} PYTHONPATH="$PWD/$build/package:$PWD" exec "$python" -m pytest -p no:cacheprovider "${tests[@]}"
+SMELT_MAX_ISA=${SMELT_MAX_ISA:-portable} PYTHONPATH="$PWD/$build/package:$PWD" "$python" -m pytest -p no:cacheprovider "${tests[@]}"
+
+# Budgets are those of one compiler's code.
+if [ -z "${ARCHITECTURES:-}" ] && "${CUDACXX:-nvcc}" --version | grep -qF 'release 13.0'; then
+  "$python" tools/sass_budget.py "$build/_cuda.so"
+else
+  echo "cuda.sh: budgets are not compared: they are those of nvcc 13.0 for 80-real and 90a-real"
+fi

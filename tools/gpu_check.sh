@@ -6,7 +6,7 @@
 #     sanitize    compute-sanitizer over small cases: memcheck, racecheck, synccheck
 #     calibrate   what each instruction gives, to tests/fixtures/words.json, which the emulator is held to
 #     bench       against PyTorch, to bench/results/
-#   PYTHON (python3), ARCHITECTURES (90a-real), JOBS (all cores), DEVICE (cuda)
+#   PYTHON (python3), ARCHITECTURES (that of the GPU), JOBS (all cores), DEVICE (cuda)
 # DEVICE=emu tries the script itself where there is no GPU. Logs and a line for each step: build/gpu/.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -32,7 +32,7 @@ prepare() {
   [ "$device" = emu ] && cuda=OFF emu=ON
   "$python" -c "import numpy, pybind11, pytest, safetensors, tqdm" || return 1
   cmake -G Ninja -S . -B "$build" -DCMAKE_BUILD_TYPE=Release -DSMELT_CUDA=$cuda -DSMELT_EMU=$emu \
-    -DSMELT_CUDA_ARCHITECTURES="${ARCHITECTURES:-90a-real}" -DPython_EXECUTABLE="$(command -v "$python")" \
+    -DSMELT_CUDA_ARCHITECTURES="${ARCHITECTURES:-native}" -DPython_EXECUTABLE="$(command -v "$python")" \
     -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" -DSKBUILD_PROJECT_VERSION=0.1.0 &&
     cmake --build "$build" ${JOBS:+-j "$JOBS"} || return 1
   rm -rf "$build/package" && mkdir -p "$build/package"
@@ -76,7 +76,7 @@ sanitize_stage() {
 }
 
 calibrate() {
-  nvcc -std=c++20 --expt-relaxed-constexpr -diag-suppress 186 -Icsrc -arch "sm_$(echo "${ARCHITECTURES:-90a-real}" | grep -oE '[0-9]+a?' | head -n 1)" \
+  nvcc -std=c++20 --expt-relaxed-constexpr -diag-suppress 186 -Icsrc -arch native \
     csrc/cuda_emu/calibrate.cu -o "$build/calibrate" && "$build/calibrate" "$build/words.json" &&
     cp "$build/words.json" tests/fixtures/words.json && echo "tests/fixtures/words.json is written"
 }

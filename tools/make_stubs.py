@@ -57,7 +57,7 @@ PROPERTY_TYPES = {
     "is_leaf": "builtins.bool", "itemsize": "builtins.int", "nbytes": "builtins.int", "ndim": "builtins.int",
     "requires_grad": "builtins.bool", "shape": "tuple[builtins.int, ...]", "size": "builtins.int",
     "_version": "builtins.int", "name": "str", "is_floating": "builtins.bool", "parameter_count": "builtins.int",
-    "layout_generation": "builtins.int", "refusal": "str",
+    "layout_generation": "builtins.int", "refusal": "str", "given_steps": "builtins.int",
     "steps": "builtins.int", "skipped": "builtins.int", "last_norm": "builtins.float",
 }  # fmt: skip
 

@@ -137,6 +137,8 @@ def main() -> int:
     found = measure(args.library)
     budgets = json.loads(BUDGETS.read_text()) if BUDGETS.exists() else {}
     if args.update:
+        if args.library.suffix != ".so":  # a part of the kernels: the budgets of the others stay
+            found = {target: {**budgets.get(target, {}), **kernels} for target, kernels in found.items()}
         BUDGETS.write_text(json.dumps({**budgets, **found}, indent=1, sort_keys=True) + "\n")
         print(f"written: {', '.join(f'{target}: {len(kernels)} kernels' for target, kernels in sorted(found.items()))}")
         return 0

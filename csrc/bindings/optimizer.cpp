@@ -22,6 +22,8 @@ void register_optimizer(py::module_& m) {
       .def("step", [](Optimizer& o, double clip_norm, const std::optional<Tensor>& loss) { o.step(clip_norm, loss.value_or(Tensor())); },
            py::arg("clip_norm"), py::arg("loss") = py::none())
       .def("retract", &Optimizer::retract)
+      .def("status", &Optimizer::status)
+      .def_property_readonly("given_steps", &Optimizer::given_steps)
       .def("restore_if_failed", &Optimizer::restore_if_failed)
       .def("zero_grad", &Optimizer::zero_grad)
       .def("pack", &Optimizer::pack)
@@ -40,6 +42,8 @@ void register_optimizer(py::module_& m) {
       .def_property("skipped", &Optimizer::skipped, &Optimizer::set_skipped)
       .def_property_readonly("last_norm", &Optimizer::last_norm);
   m.def("pack_together", pack_together);
+  m.def("packed_in", packed_in);
+  m.def("raise_fault", [](int64_t ticket, int64_t position, int64_t value) { raise_fault({ticket, position, value}); });
 }
 
 }  // namespace smelt::bindings

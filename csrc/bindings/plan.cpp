@@ -25,7 +25,7 @@ void register_plan(py::module_& m) {
         return std::make_shared<RecordedStep>(r.finish(outputs));
       });
 
-  py::class_<Arena, Ref<Arena>>(m, "Arena").def(py::init([] { return make_ref<Arena>(); }));
+  py::class_<Arena, Ref<Arena>>(m, "Arena").def(py::init([] { return make_ref<Arena>(); })).def("leave_devices", &Arena::leave_devices);
 
   py::class_<Plan, Ref<Plan>>(m, "Plan")
       .def(py::init([](const RecordedStep& step, const Ref<Arena>& arena) { return make_ref<Plan>(step, arena); }))
@@ -39,7 +39,10 @@ void register_plan(py::module_& m) {
         p.replay(part, tensors);
       })
       .def("undo", &Plan::undo)
-      .def("outputs", &Plan::outputs, py::arg("inputs"), py::arg("count") = 64, py::arg("copies") = true)
+      .def("prepare", &Plan::prepare)
+      .def("outputs", &Plan::outputs)
+      .def("copy_outputs", &Plan::copy_outputs)
+      .def("views", &Plan::views)
       .def("difference", [](const Plan& p, const RecordedStep& step) { return p.step().difference(step); })
       .def("same_start", [](const Plan& p, const RecordedStep& step) { return p.step().same_start(step); })
       .def("memory", &Plan::memory)

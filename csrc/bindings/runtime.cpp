@@ -73,6 +73,7 @@ void register_runtime(py::module_& m) {
   });
   py::class_<Readout>(m, "Readout")
       .def(py::init([](const std::string& device) { return std::make_unique<Readout>(parse_device(device)); }))
+      .def("reserve", &Readout::reserve)
       .def("start", &Readout::start)
       .def("values", &Readout::values);
   py::class_<Uploader>(m, "Uploader")

@@ -49,7 +49,7 @@ uintptr_t stream_handle(Device device, StreamKind kind) {
 void synchronize_stream(Device device, StreamKind kind) {
   const Backend& b = backend(device);
   if (!b.module->synchronize(device.index, kind)) b.fail_in();
-  b.raise_fault(device);
+  if (kind == StreamKind::compute) b.raise_fault(device);
 }
 
 }  // namespace smelt

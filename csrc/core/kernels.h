@@ -763,7 +763,9 @@ struct StepBlock {
   Group group[kMaxGroups];
   // What follows is the kernels', from step to step.
   int64_t skipped;  // steps whose norm was not finite
-  int64_t failed;   // the step whose loss was not finite, or that met a fault: nothing changes since then; or 0
+  // The step whose loss was not finite, or that met a fault: nothing changes since then. 0 for none.
+  int64_t failed;
+  DeviceFault fault;
 };
 static_assert(sizeof(StepBlock) <= 4096);
 
@@ -793,7 +795,7 @@ struct SumSquaresArgs {  // of the active segments
   }
 };
 
-struct GuardLossArgs {  // the step has failed when its loss is not finite, or a fault is unread; skip |= failed
+struct GuardLossArgs {  // a step fails when its loss is not finite or a fault is there, which it takes; skip |= failed
   SMELT_SLOT(GuardLossArgs, "guard_loss");
   const void* loss;  // (1)
   StepBlock* block;  // inout

@@ -23,23 +23,27 @@ Readout::~Readout() {
   backend(device_.kind).module->release_pinned(memory_);
 }
 
-void Readout::start(const std::vector<Tensor>& tensors) {
-  const OpScope scope("read-out");
+void Readout::reserve(const std::vector<Tensor>& tensors) {
   const Backend& b = backend(device_);
   size_t bytes = 0;
   for (const Tensor& x : tensors) bytes += aligned(static_cast<size_t>(x.nbytes()));
+  if (bytes <= bytes_) return;
   arrived_.wait();  // a copy may still be on its way into the memory
-  if (bytes > bytes_) {
-    if (memory_) b.module->release_pinned(memory_);
-    bytes_ = 0;
-    memory_ = b.module->allocate_pinned(bytes);
-    if (!memory_) fail(ErrorKind::memory, "read-out", "cannot allocate ", bytes, " bytes of pinned memory of the host");
-    bytes_ = bytes;
-  }
+  if (memory_) b.module->release_pinned(memory_);
+  bytes_ = 0;
+  memory_ = b.module->allocate_pinned(bytes);
+  if (!memory_) fail(ErrorKind::memory, "read-out", "cannot allocate ", bytes, " bytes of pinned memory of the host");
+  bytes_ = bytes;
+}
+
+void Readout::start(const std::vector<Tensor>& tensors) {
+  const OpScope scope("read-out");
+  reserve(tensors);
+  arrived_.wait();
   taken_ = tensors;
   char* to = static_cast<char*>(memory_);
   for (const Tensor& x : tensors) {
-    b.read_out(device_, to, x.data(), static_cast<size_t>(x.nbytes()));
+    backend(device_).read_out(device_, to, x.data(), static_cast<size_t>(x.nbytes()));
     to += aligned(static_cast<size_t>(x.nbytes()));
   }
   arrived_.record();
@@ -55,16 +59,16 @@ std::vector<Tensor> Readout::values() {
   for (const Tensor& x : taken_) {
     Tensor y = Tensor(make_ref<TensorImpl>(Storage::allocate(static_cast<size_t>(x.nbytes()), Device{}), 0, x.shape(), x.dtype()));
     std::memcpy(y.data(), from, static_cast<size_t>(x.nbytes()));
+    y.impl()->transposed = x.transposed();
     from += aligned(static_cast<size_t>(x.nbytes()));
     values.push_back(std::move(y));
   }
   taken_.clear();
-  backend(device_).raise_fault(device_);
   return values;
 }
 
-// A slot that was read long ago, if there is one: waiting for it costs nothing.
-Uploader::Slot& Uploader::slot_for(size_t bytes) {
+// A slot that was read long ago, if there is one: waiting for it costs nothing. None where all are in somebody's hands.
+Uploader::Slot* Uploader::slot_for(size_t bytes) {
   Slot* found = nullptr;
   size_t of_size = 0;
   for (const auto& slot : slots_) {
@@ -76,32 +80,38 @@ Uploader::Slot& Uploader::slot_for(size_t bytes) {
     if (slot->free || slot->memory->use_count() > 1) continue;
     slot->read.record();
     slot->free = true;
+    if (!found && of_size >= kSlots && slot->memory->bytes() == bytes) found = slot.get();
   }
-  if (found) return *found;
-  if (of_size >= kSlots)
-    for (const auto& slot : slots_)
-      if (slot->memory->bytes() == bytes && slot->free) return *slot;
+  if (found || of_size >= kSlots) return found;
   if (slots_.size() >= 4 * kSlots) std::erase_if(slots_, [](const auto& slot) { return slot->free; });
+  if (slots_.size() >= 4 * kSlots) return nullptr;
   auto fresh = std::make_unique<Slot>(device_);
   fresh->memory = Storage::allocate(bytes, device_);
   fresh->read.record();  // kernels may still be at work in memory that was handed out again
-  return *slots_.emplace_back(std::move(fresh));
+  return slots_.emplace_back(std::move(fresh)).get();
 }
 
 Tensor Uploader::upload(const Tensor& x) {
   const OpScope scope("upload");
-  const Backend& b = backend(device_);
   const auto bytes = static_cast<size_t>(x.nbytes());
-  Slot& slot = slot_for(bytes);
-  slot.free = false;
-  slot.read.hold_back(StreamKind::copy);
+  Slot* const slot = slot_for(bytes);
+  // From here on others see that it is held.
+  const Tensor y(make_ref<TensorImpl>(slot ? slot->memory : Storage::allocate(bytes, device_), 0, x.shape(), x.dtype()));
+  std::unique_ptr<Event> own;
+  if (!slot) {
+    own = std::make_unique<Event>(device_);
+    own->record();
+  }
+  Event& event = slot ? slot->read : *own;
+  if (slot) slot->free = false;
+  event.hold_back(StreamKind::copy);
   {
     const WithoutInterpreterLock unlocked(bytes > (size_t{1} << 20));
-    b.upload(device_, slot.memory->data(), x.data(), bytes);
+    backend(device_).upload(device_, y.data(), x.data(), bytes);
   }
-  slot.read.record(StreamKind::copy);
-  slot.read.hold_back(StreamKind::compute);
-  return Tensor(make_ref<TensorImpl>(slot.memory, 0, x.shape(), x.dtype()));
+  event.record(StreamKind::copy);
+  event.hold_back(StreamKind::compute);
+  return y;
 }
 
 }  // namespace smelt

@@ -10,6 +10,7 @@
 namespace smelt {
 
 // Values of a device's tensors, brought to the host behind the kernels that make them. Used again and again: its memory stays.
+// What kernels have found wrong is not looked at: others may be at work by then.
 class Readout {
  public:
   explicit Readout(Device device) : device_(device), arrived_(device) {}
@@ -17,9 +18,11 @@ class Readout {
   Readout(const Readout&) = delete;
   Readout& operator=(const Readout&) = delete;
 
-  // Begins to copy the tensors, dense ones of the device; what was there before is gone.
+  // Room for tensors of these shapes and dtypes; then start() cannot fail for want of it.
+  void reserve(const std::vector<Tensor>& tensors);
+  // Begins to copy the tensors; what was there before is gone.
   void start(const std::vector<Tensor>& tensors);
-  // Waits, and gives them as tensors of the CPU. Raises what kernels have found wrong.
+  // Waits, and gives them as tensors of the CPU.
   std::vector<Tensor> values();
 
  private:
@@ -45,9 +48,9 @@ class Uploader {
     Event read;         // the last kernel that could read it
     bool free = false;  // nobody holds it, and `read` was recorded since
   };
-  Slot& slot_for(size_t bytes);
+  Slot* slot_for(size_t bytes);
 
-  static constexpr size_t kSlots = 8;  // of one size: more are in somebody's hands, and get memory of their own
+  static constexpr size_t kSlots = 8;  // of one size: where these are in somebody's hands, a tensor gets memory for itself
   const Device device_;
   std::vector<std::unique_ptr<Slot>> slots_;
 };

@@ -209,7 +209,8 @@ std::string open() {
   if (cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0 && driver < CUDART_VERSION / 1000 * 1000)
     return "the NVIDIA driver knows CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) +
            ", this build needs a driver for CUDA " + std::to_string(CUDART_VERSION / 1000);
-  if (!succeeded(cudaGetDeviceCount(&devices), "the NVIDIA driver gives no device")) return t_error;
+  const cudaError_t counted = cudaGetDeviceCount(&devices);
+  if (counted != cudaErrorNoDevice && !succeeded(counted, "the NVIDIA driver gives no device")) return t_error;
   int usable = 0;
   std::string found;
   cudaFuncAttributes attributes;

@@ -51,6 +51,9 @@ SMELT_WORD T* dynamic_shared() {
   return reinterpret_cast<T*>(smelt_dynamic_shared);
 }
 
+// What was written before is seen by the host before what is written after.
+SMELT_WORD void fence_system() { __threadfence_system(); }
+
 // -------------------------------------------------------------------------------------------------------- accesses
 
 SMELT_WORD Bytes16 load16(const void* p) {

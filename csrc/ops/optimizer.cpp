@@ -102,11 +102,15 @@ void Optimizer::pack() {
   const Device device = entries_.empty() ? Device{} : entries_[0].tensor.device();
   std::vector<std::pair<int, int>> places(entries_.size(), {-1, -1});
   std::vector<Flat> fresh = lay_out(places, device);
+  if (block_memory_ && block_memory_->device() != device) {
+    skipped_ = skipped();
+    block_memory_ = nullptr;
+  }
   if (!block_memory_) {
     block_memory_ = Storage::allocate(sizeof(StepBlock), device);
-    StepBlock fresh{};
-    fresh.skipped = skipped_;
-    backend(device).from_host(device, block_memory_->data(), &fresh, sizeof fresh);
+    StepBlock first{};
+    first.skipped = skipped_;
+    backend(device).from_host(device, block_memory_->data(), &first, sizeof first);
   }
   const Ref<Storage> norms = Storage::allocate((fresh.size() + 1) * sizeof(double), device);
   for (size_t i = 0; i < entries_.size(); ++i) {
@@ -179,7 +183,8 @@ void Optimizer::place(Entry& e, Flat& flat) {
   LeafGrad& grad = leaf_grad(e.tensor);
   const Tensor old_grad = visible_grad(e.tensor);
   grad.buffer = alias(flat.grad, e.tensor.shape(), offset);
-  const auto move = [&](const Tensor& from, const Tensor& to) {
+  const auto move = [&](const Tensor& was, const Tensor& to) {
+    const Tensor from = to_device(was, to.device());
     launch(CastArgs{.x = from.data(), .y = to.data(), .n = to.numel(), .from = from.dtype(), .to = to.dtype()},
            to.device());
   };
@@ -324,17 +329,35 @@ void Optimizer::set_skipped(int64_t skipped) {
     backend(block_memory_->device()).from_host(block_memory_->device(), &block()->skipped, &skipped, sizeof skipped);
 }
 
-int64_t Optimizer::retract() {
-  if (!block_memory_) return 0;
-  const Backend& b = backend(block_memory_->device());
+int64_t Optimizer::steps() const {
+  if (!block_memory_ || block_memory_->device().kind == DeviceKind::cpu) return steps_;
+  const int64_t failed = failed_step();
+  return failed ? std::min(steps_, failed - 1) : steps_;
+}
+
+int64_t Optimizer::failed_step() const {
   int64_t failed = 0;
-  b.to_host(block_memory_->device(), &failed, &block()->failed, sizeof failed);
-  if (!failed) return 0;
-  const int64_t steps = steps_ - failed + 1;
-  steps_ = failed - 1;
-  failed = 0;
-  b.from_host(block_memory_->device(), &block()->failed, &failed, sizeof failed);
-  return steps;
+  const Device device = block_memory_->device();
+  backend(device).to_host(device, &failed, block_memory_->address() + offsetof(StepBlock, failed), sizeof failed);
+  return failed;
+}
+
+void Optimizer::retract() {
+  if (!block_memory_ || !failed_step()) return;
+  steps_ = steps();
+  const Device device = block_memory_->device();
+  const struct {
+    int64_t failed = 0;
+    DeviceFault fault{};
+  } none;
+  backend(device).from_host(device, &block()->failed, &none, sizeof none);
+}
+
+Tensor Optimizer::status() {
+  pack();
+  constexpr int64_t kOffset = offsetof(StepBlock, skipped);
+  static_assert(sizeof(StepBlock) - kOffset == 5 * sizeof(int64_t));
+  return Tensor(make_ref<TensorImpl>(block_memory_, kOffset, Shape{5}, DType::int64));
 }
 
 void Optimizer::restore_if_failed(const Tensor& x, const Tensor& before) {
@@ -364,22 +387,34 @@ double Optimizer::last_norm() {
   return norm;
 }
 
+std::optional<Tensor> packed_in(const std::vector<Tensor>& tensors) {
+  const Ref<Storage>& base = tensors[0].storage().base();
+  for (const Tensor& t : tensors)
+    if (!base || t.storage().base() != base) return {};
+  return Tensor(make_ref<TensorImpl>(base, 0, Shape{static_cast<int64_t>(base->bytes())}, DType::uint8));
+}
+
+// Storages move, not tensors: views of them follow.
 Tensor pack_together(const std::vector<Tensor>& tensors) {
   OpScope scope("optimizer");
   NoGrad no_grad;
-  const Device device = tensors.empty() ? Device{} : tensors[0].device();
+  std::vector<Storage*> storages;
   int64_t bytes = 0;
-  for (const Tensor& t : tensors) bytes += round_up(t.nbytes(), kSegmentBytes);
-  const Tensor whole = full(Shape{bytes}, {}, DType::uint8, device);
-  int64_t offset = 0;
   for (const Tensor& t : tensors) {
-    TensorImpl* const impl = t.impl();
-    if (impl->storage->base() || impl->offset != 0 || impl->storage->bytes() != static_cast<size_t>(t.nbytes())) {
-      impl->storage = copy(t).impl()->storage;
-      impl->offset = 0;
-    }
-    impl->storage->move_into(whole.impl()->storage, static_cast<size_t>(offset));
-    offset += round_up(t.nbytes(), kSegmentBytes);
+    Storage& s = t.storage();
+    if (std::find(storages.begin(), storages.end(), &s) != storages.end()) continue;
+    if (s.exports() > 0)
+      fail(ErrorKind::runtime, "optimizer", "a buffer is moved into one piece of memory now, but ", s.exports(),
+           " NumPy or DLPack view of it is alive; delete that view first");
+    storages.push_back(&s);
+    bytes += round_up(static_cast<int64_t>(s.bytes()), kSegmentBytes);
+  }
+  const Tensor whole = full(Shape{bytes}, {}, DType::uint8, tensors[0].device());
+  int64_t offset = 0;
+  for (Storage* s : storages) {
+    if (s->base()) s->move_out();
+    s->move_into(whole.impl()->storage, static_cast<size_t>(offset));
+    offset += round_up(static_cast<int64_t>(s->bytes()), kSegmentBytes);
   }
   return whole;
 }

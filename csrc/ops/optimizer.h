@@ -1,6 +1,7 @@
 // Optimizers over flat buffers: parameters, gradients and state of one (optimizer, dtype) lie in one buffer each, so a
 // step is one kernel call a dtype whatever the number of tensors, and zero_grad() costs O(1).
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,9 +32,11 @@ class Optimizer final : public RefCounted {
   // One update from the filled gradients; RuntimeError when none is. clip_norm <= 0: no clipping. With a loss that is not
   // finite neither this step nor any later one changes anything, until retract().
   void step(double clip_norm, const Tensor& loss = {});
-  // Forgets the steps that were not taken, because the loss of the first of them was not finite or an index was wrong, and
-  // gives their number.
-  int64_t retract();
+  // Forgets the steps that were not taken, because the loss of the first of them was not finite or an index was wrong.
+  void retract();
+  int64_t given_steps() const { return steps_; }  // to the device
+  // (5) int64 in the step block, after the steps given so far: skipped steps, the first that failed, and its fault.
+  Tensor status();
   // What the steps of which `loss` was not finite have written to `x` is undone by writing `before` back.
   void restore_if_failed(const Tensor& x, const Tensor& before);
   void zero_grad() { clock_->clear(); }
@@ -43,7 +46,7 @@ class Optimizer final : public RefCounted {
   // Counts how often the buffers were laid out anew.
   int64_t layout_generation() const { return layout_generation_; }
 
-  int64_t steps() const { return steps_; }
+  int64_t steps() const;  // that were taken; on a GPU this waits
   void set_steps(int64_t steps) { steps_ = steps; }
   int64_t skipped();
   void set_skipped(int64_t skipped);
@@ -93,6 +96,7 @@ class Optimizer final : public RefCounted {
   void update(int64_t flat);
   void before_update(Flat& flat, bool mirror);
   void after_update(Flat& flat);
+  int64_t failed_step() const;
   StepBlock* block() { return reinterpret_cast<StepBlock*>(block_memory_->data()); }
 
   OptimizerKind kind_;
@@ -109,5 +113,7 @@ class Optimizer final : public RefCounted {
 
 // Moves the memory of these tensors of one device into one piece, a tensor of bytes, where it stays.
 Tensor pack_together(const std::vector<Tensor>& tensors);
+// The piece that holds the memory of all of them; none where there is no such.
+std::optional<Tensor> packed_in(const std::vector<Tensor>& tensors);
 
 }  // namespace smelt

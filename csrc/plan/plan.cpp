@@ -53,12 +53,15 @@ size_t place_blocks(std::vector<PlacedBlock>& blocks) {
   return whole;
 }
 
-char* Arena::at_least(size_t bytes, Device device) {
-  if (!memory_ || memory_->bytes() < bytes) {
-    memory_ = nullptr;  // first, so that the larger one may take its place
-    memory_ = Storage::allocate(bytes, device);
-  }
-  return memory_->data();
+const Ref<Storage>& Arena::at_least(size_t bytes, Device device) {
+  auto piece = std::find_if(pieces_.begin(), pieces_.end(), [&](const Ref<Storage>& p) { return p->device() == device; });
+  if (piece != pieces_.end() && (*piece)->bytes() >= bytes) return *piece;
+  if (piece != pieces_.end()) pieces_.erase(piece);  // first, so that the larger one may take its place
+  return pieces_.emplace_back(Storage::allocate(bytes, device));
+}
+
+void Arena::leave_devices() {
+  std::erase_if(pieces_, [](const Ref<Storage>& p) { return p->device().kind != DeviceKind::cpu; });
 }
 
 Plan::Plan(RecordedStep step, Ref<Arena> arena)
@@ -182,7 +185,7 @@ size_t Plan::graphs() const {
 
 // Sets the pointers that lead into the arena, which may have moved.
 void Plan::settle() {
-  char* const base = arena_->at_least(bytes_, step_.device);
+  char* const base = arena_->at_least(bytes_, step_.device)->data();
   if (base == base_) return;
   for (Section& section : sections_) section.graph = nullptr;
   for (const Patch& patch : in_arena_) {
@@ -200,6 +203,7 @@ bool Plan::ready(const std::vector<Tensor>& inputs) const {
     if (!guard.holds(guard.object, guard.value)) return false;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const Storage& x = inputs[i].storage();
+    if (x.device() != step_.device) return false;
     const auto overlaps = [&](const Storage& s) {
       return x.address() < s.address() + s.bytes() && s.address() < x.address() + x.bytes();
     };
@@ -303,27 +307,50 @@ void Plan::undo() {
   }
 }
 
-std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs, size_t count, bool copies) const {
-  std::vector<Tensor> results;
+std::vector<Tensor> Plan::prepare(size_t count) {
+  settle();
+  for (Section& section : sections_)
+    if (use_graphs() && !section.graph && !section.kernels.empty()) make_graph(section);
+  std::vector<Tensor> fresh;
   for (size_t i = 0; i < std::min(count, step_.outputs.size()); ++i) {
     const RecordedOutput& output = step_.outputs[i];
-    const Place place = output.place;
-    if (!copies && place.kind() == Place::Kind::block) {
-      const auto offset = static_cast<int64_t>(blocks_[place.number()].offset + place.offset());
-      results.emplace_back(make_ref<TensorImpl>(arena_->memory(), offset, output.shape, output.dtype));
-      results.back().impl()->transposed = output.transposed;
-      continue;
-    }
-    Tensor y = empty(output.shape, output.dtype, output.device);
+    fresh.push_back(empty(output.shape, output.dtype, output.device));
+    fresh.back().impl()->transposed = output.transposed;
+  }
+  return fresh;
+}
+
+void Plan::copy_outputs(const std::vector<Tensor>& inputs, const std::vector<Tensor>& to) const {
+  for (size_t i = 0; i < to.size(); ++i) {
+    const Place place = step_.outputs[i].place;
     const char* from = nullptr;
     switch (place.kind()) {
       case Place::Kind::block: from = base_ + blocks_[place.number()].offset + place.offset(); break;
       case Place::Kind::input: from = inputs[place.number()].data() + place.offset(); break;
       default: from = reinterpret_cast<const char*>(place.bits());
     }
-    backend(y.device()).copy(y.device(), y.data(), from, static_cast<size_t>(y.nbytes()));
-    y.impl()->transposed = output.transposed;
-    results.push_back(std::move(y));
+    backend(to[i].device()).copy(to[i].device(), to[i].data(), from, static_cast<size_t>(to[i].nbytes()));
+  }
+}
+
+std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs) const {
+  std::vector<Tensor> fresh;
+  for (const RecordedOutput& output : step_.outputs) {
+    fresh.push_back(empty(output.shape, output.dtype, output.device));
+    fresh.back().impl()->transposed = output.transposed;
+  }
+  copy_outputs(inputs, fresh);
+  return fresh;
+}
+
+std::vector<Tensor> Plan::views(const std::vector<Tensor>& inputs, size_t count) const {
+  std::vector<Tensor> results;
+  for (size_t i = 0; i < std::min(count, step_.outputs.size()); ++i) {
+    const RecordedOutput& output = step_.outputs[i];
+    if (output.place.kind() != Place::Kind::block) return outputs(inputs);
+    const auto offset = static_cast<int64_t>(blocks_[output.place.number()].offset + output.place.offset());
+    results.emplace_back(make_ref<TensorImpl>(arena_->at_least(bytes_, step_.device), offset, output.shape, output.dtype));
+    results.back().impl()->transposed = output.transposed;
   }
   return results;
 }

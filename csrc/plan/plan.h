@@ -17,14 +17,15 @@ struct PlacedBlock {
 // Gives blocks their offsets, such that no two that are in use at once overlap; returns the bytes of the whole.
 size_t place_blocks(std::vector<PlacedBlock>& blocks);
 
-// Memory that all plans of one step share: they run one after the other.
+// Memory that all plans of one step share: they run one after the other. A piece for each device.
 class Arena final : public RefCounted {
  public:
-  char* at_least(size_t bytes, Device device);
-  const Ref<Storage>& memory() const { return memory_; }
+  const Ref<Storage>& at_least(size_t bytes, Device device);
+  // Gives back what is on GPUs, for a step that runs in memory of its own.
+  void leave_devices();
 
  private:
-  Ref<Storage> memory_;
+  std::vector<Ref<Storage>> pieces_;
 };
 
 // Whether replays on a GPU launch graphs, or kernel by kernel.
@@ -51,12 +52,18 @@ class Plan final : public RefCounted {
 
   // Whether a replay would do now what the step would, with these inputs.
   bool ready(const std::vector<Tensor>& inputs) const;
+  // Everything that a replay needs, so that nothing can fail for want of memory once it has begun. Fresh tensors for the first
+  // `count` results.
+  std::vector<Tensor> prepare(size_t count);
   // Runs a part of the step. Parts run in order, all of them before another plan of the arena does.
   void replay(size_t part, const std::vector<Tensor>& inputs);
   // Puts back what the first part wrote to memory that outlives the step.
   void undo();
-  // The first `count` results: fresh copies, or the plan's own memory, which the next replay overwrites.
-  std::vector<Tensor> outputs(const std::vector<Tensor>& inputs, size_t count, bool copies) const;
+  std::vector<Tensor> outputs(const std::vector<Tensor>& inputs) const;  // fresh copies
+  // Copies the first results.
+  void copy_outputs(const std::vector<Tensor>& inputs, const std::vector<Tensor>& to) const;
+  // The first `count` results where they lie, which the next replay overwrites; copies of those that are inputs or kept.
+  std::vector<Tensor> views(const std::vector<Tensor>& inputs, size_t count) const;
 
   size_t memory() const { return bytes_; }
   const std::vector<PlacedBlock>& blocks() const { return blocks_; }

@@ -149,7 +149,11 @@ Place Recorder::place(const void* pointer) {
 void Recorder::launched(int slot, const void* args, Device device, const Candidate& candidate) {
   if (!std::exchange(launched_, true)) step_.device = device;
   if (device != step_.device) refuse(cat("its kernels run on ", step_.device, " and on ", device));
-  RecordedCall call{.candidate = &candidate, .slot = slot, .device = device, .op = current_op()};
+  RecordedCall call;
+  call.candidate = &candidate;
+  call.slot = slot;
+  call.device = device;
+  call.op = current_op();
   const SlotInfo& info = slot_info(slot);
   call.args = step_.args.size() * sizeof(std::max_align_t);
   step_.args.resize(step_.args.size() + (info.args_size + sizeof(std::max_align_t) - 1) / sizeof(std::max_align_t));

@@ -358,6 +358,7 @@ class Optimizer:
         for group, options in zip(self.groups, state["groups"]):
             group._options.update({k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
         self._write_options()
+        self._core.retract()  # steps that were given to a GPU and failed
         self._core.steps = state["steps"]
         self._core.skipped = state.get("skipped", 0)
 

@@ -171,13 +171,14 @@ class Recorder:
                 known.compared = 0
                 return kept
         self._key = known
+        self._arena.leave_devices()  # the step takes as much again
         return None
 
     def _new(self, key: Any) -> _Key | None:
         if key not in self._seen:
             self._seen.add(key)
             if self._runs <= FIRST_STEPS and len(self._seen) > FIRST_STEPS // 2:
-                self._give_up(
+                self.give_up(
                     f"{len(self._seen)} of its first {self._runs} runs had inputs of a new kind: bring lengths to a few "
                     "sizes, pass numbers that change as arrays, and set options of an optimizer before the call"
                 )
@@ -188,7 +189,9 @@ class Recorder:
             del self._keys[next(iter(self._keys))]
         return self._keys.setdefault(key, _Key())
 
-    def _give_up(self, why: str) -> None:
+    def give_up(self, why: str) -> None:
+        """Ends the recording of the step, for good until `retry`."""
+        self._arena.leave_devices()
         self.off = why
         self._keys.clear()
         _log.info("%s is not recorded: %s", self.what, why)
@@ -299,7 +302,7 @@ class Recorder:
             key.plans.remove(kept)
             self._dropped += 1
             if self._dropped >= MOST_DROPPED and self._replays < 4 * self._dropped:
-                self._give_up(f"its inputs come in more kinds than the {MOST_PLANS} of which plans are kept")
+                self.give_up(f"its inputs come in more kinds than the {MOST_PLANS} of which plans are kept")
 
     def _miss(self, known: _Key, why: str) -> None:
         known.misses += 1
@@ -345,7 +348,7 @@ class _Place:
 
     def __init__(self, number: int, tensor: Tensor):
         self.number = number
-        self._kind = (number, tensor.shape, tensor.dtype.name, tensor.requires_grad)
+        self._kind = (number, tensor.shape, tensor.dtype.name, tensor.requires_grad, tensor.device)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Place) and self._kind == other._kind

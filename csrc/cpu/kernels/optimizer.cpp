@@ -67,7 +67,7 @@ Status clip_scale(const ClipScaleArgs& a, Context&) noexcept {
   double total = 0;
   for (int64_t i = 0; i < a.count; ++i) total += a.sums[i];
   const double norm = std::sqrt(total);
-  *a.norm = norm;
+  if (!a.block->failed) *a.norm = norm;
   const bool finite = norm - norm == 0;
   if (!finite) {
     if (!a.block->skip) ++a.block->skipped;
@@ -78,8 +78,8 @@ Status clip_scale(const ClipScaleArgs& a, Context&) noexcept {
 }
 
 Status guard_loss(const GuardLossArgs& a, Context&) noexcept {
-  with_wide(a.dtype, [&]<class S>(S) {
-    const S loss = *static_cast<const S*>(a.loss);
+  with_floating(a.dtype, [&]<class S>(S) {
+    const auto loss = from_storage(*static_cast<const S*>(a.loss));
     if (loss - loss != 0 && !a.block->failed) a.block->failed = a.block->step;
   });
   if (a.block->failed) a.block->skip = 1;
@@ -180,7 +180,7 @@ Status adam(const AdamArgs& a, Context& context) noexcept {
 namespace cpu::SMELT_ISA {
 void register_optimizer(KernelTable& table) {
   add_kernel<SumSquaresArgs, sum_squares, wide_only, sum_squares_workspace>(table, SMELT_KERNEL_NAME("sum_squares"));
-  add_kernel<GuardLossArgs, guard_loss, wide_only>(table, SMELT_KERNEL_NAME("guard_loss"));
+  add_kernel<GuardLossArgs, guard_loss, floating_only>(table, SMELT_KERNEL_NAME("guard_loss"));
   add_kernel<RestoreArgs, restore>(table, SMELT_KERNEL_NAME("restore"));
   add_kernel<ClipScaleArgs, clip_scale>(table, SMELT_KERNEL_NAME("clip_scale"));
   add_kernel<SgdArgs, sgd, wide_only>(table, SMELT_KERNEL_NAME("sgd"));

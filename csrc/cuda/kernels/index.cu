@@ -41,6 +41,7 @@ __global__ void report_wrong(CheckIndexArgs a, const int64_t* first_of_block, in
   if (first == kNone) return;
   fault->position = first;
   fault->value = index_at(a, first);
+  cuda::fence_system();  // the host may look at any time
   fault->ticket = a.ticket;
 }
 

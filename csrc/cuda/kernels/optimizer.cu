@@ -64,7 +64,7 @@ __global__ void clip_scale_kernel(ClipScaleArgs a) {
   double total = 0;
   for (int64_t i = 0; i < a.count; ++i) total += a.sums[i];
   const double norm = std::sqrt(total);
-  *a.norm = norm;
+  if (!a.block->failed) *a.norm = norm;
   const bool finite = norm - norm == 0;
   if (!finite) {
     if (!a.block->skip) ++a.block->skipped;
@@ -77,14 +77,18 @@ Status clip_scale(const ClipScaleArgs& a, Context& context) noexcept {
 }
 
 template <class S>
-__global__ void guard_loss_kernel(GuardLossArgs a, const DeviceFault* fault) {
+__global__ void guard_loss_kernel(GuardLossArgs a, DeviceFault* fault) {
   if (threadIdx.x != 0) return;
-  const S loss = *static_cast<const S*>(a.loss);
-  if ((loss - loss != 0 || fault->ticket) && !a.block->failed) a.block->failed = a.block->step;
+  const auto loss = from_storage(*static_cast<const S*>(a.loss));
+  if ((loss - loss != 0 || fault->ticket) && !a.block->failed) {
+    a.block->failed = a.block->step;
+    a.block->fault = *fault;
+    fault->ticket = 0;
+  }
   if (a.block->failed) a.block->skip = 1;
 }
 Status guard_loss(const GuardLossArgs& a, Context& context) noexcept {
-  return with_wide(a.dtype, [&]<class S>(S) { return cuda::launch(context, guard_loss_kernel<S>, cuda::size3(1), cuda::size3(32), 0, a, context.fault); });
+  return with_floating(a.dtype, [&]<class S>(S) { return cuda::launch(context, guard_loss_kernel<S>, cuda::size3(1), cuda::size3(32), 0, a, context.fault); });
 }
 
 bool whole_packs(const RestoreArgs& a) { return aligned16(a.from) && aligned16(a.to) && a.bytes % 16 == 0; }
@@ -208,7 +212,7 @@ Status adam(const AdamArgs& a, Context& context) noexcept { return update(a, con
 
 void cuda::register_optimizer(const Taker& taker) {
   add_kernel<SumSquaresArgs, sum_squares, wide_only, sum_squares_workspace>(taker, "sm80_sum_squares");
-  add_kernel<GuardLossArgs, guard_loss, wide_only>(taker, "sm80_guard_loss");
+  add_kernel<GuardLossArgs, guard_loss, floating_only>(taker, "sm80_guard_loss");
   add_kernel<RestoreArgs, restore, whole_packs>(taker, "sm80_restore");
   add_kernel<ClipScaleArgs, clip_scale>(taker, "sm80_clip_scale");
   add_kernel<SgdArgs, sgd, wide_only>(taker, "sm80_sgd");

@@ -28,10 +28,12 @@ class Loader:
         seed: of the orders.
         drop_last: leave out a last batch that is not full.
         device: where batches come to. They are copied to a GPU while it computes.
-        resident: the whole dataset lies on the device, and batches are gathered there; a trainer's recorded step does so too.
+        resident: the whole dataset lies on the device, and batches are gathered there; a trainer's recorded step does so
+            too. On the CPU it always does.
 
     Raises:
         ValueError: the dataset is empty, the batch size below 1, or the device no device's name.
+        TypeError: the device is no name, or `resident` no bool.
         MemoryError: the dataset does not fit on the device.
         RuntimeError: the device is not there.
 
@@ -61,13 +63,15 @@ class Loader:
         self.dataset, self.batch_size, self.shuffle, self.seed, self.drop_last = (
             dataset, batch_size, shuffle, seed, drop_last,
         )  # fmt: skip
+        if not isinstance(device, str) or not isinstance(resident, bool):
+            raise TypeError(f"Loader: device must be a name and resident a bool, got {device!r} and {resident!r}")
         self.device = _core.parse_device(device)
-        self.resident = bool(resident) and self.device != "cpu"
+        self.resident = resident and self.device != "cpu"
         self._uploader = None if self.device == "cpu" else _core.Uploader(self.device)
         self._whole: list[Tensor] = []  # on the device, if resident
         if self.resident:
             parts = [dataset.x] if dataset.y is None else [dataset.x, dataset.y]
-            self._whole = [_core.to_device(_as_tensor(part), self.device) for part in parts]
+            self._whole = [_core.to_device(as_tensor(part), self.device) for part in parts]
         self.epoch = 0
         self.position = 0  # batches of this epoch that were handed out
         self.rows: Array = np.arange(0)  # the dataset's rows in the batch that was handed out last
@@ -128,7 +132,7 @@ class Loader:
         self.position = 0
 
     def _to_device(self, rows: Any) -> Tensor:
-        batch = _as_tensor(rows)
+        batch = as_tensor(rows)
         return batch if self._uploader is None else self._uploader.upload(batch)
 
 
@@ -153,7 +157,7 @@ class Picked:
         return [_core.take(whole, numbers, 0) for whole in self.loader._whole]
 
 
-def _as_tensor(rows: Any) -> Tensor:
+def as_tensor(rows: Any) -> Tensor:
     if rows.dtype == np.float64:
         with np.errstate(over="ignore"):
             rows = rows.astype(np.float32)

@@ -12,7 +12,8 @@ __all__ = ["adam", "clip_scale", "guard_loss", "probe", "restore", "sgd", "sum_s
 _PROBES = ("fma", "fma_bf16", "read", "write", "copy", "update")
 _MAX_GROUPS = 60  # of a step block
 _GROUP = 8  # doubles of each
-_BLOCK = 3 + _MAX_GROUPS * _GROUP + 2  # words: counter, factor, skip flag; groups; steps skipped, failed
+_FAILED = 3 + _MAX_GROUPS * _GROUP + 1  # words: counter, factor, skip flag; groups; steps skipped; failed step
+_BLOCK = _FAILED + 4  # and its fault
 
 
 def _segments(c: Call, segments: Sequence[Sequence[int]] | None, n: int) -> None:
@@ -100,7 +101,7 @@ def guard_loss(loss: Any, *, failed: bool = False, impl: str | None = None) -> b
     """Whether a step must be left out: its loss is not finite, or that of a step before it was not.
 
     Args:
-        loss: (1), float32 or float64.
+        loss: (1), floating.
         failed: that of a step before it was not.
         impl: a candidate.
 
@@ -117,11 +118,11 @@ def guard_loss(loss: Any, *, failed: bool = False, impl: str | None = None) -> b
     c.input("loss", loss, "1")
     block = np.zeros(_BLOCK)
     block.view(np.int64)[0] = 2  # the step
-    block.view(np.int64)[-1] = failed
+    block.view(np.int64)[_FAILED] = failed
     there = c.from_host("block", block)
     c.run(dtype=c.dtype)
     words = there.numpy().view(np.int64)
-    return bool(words[2] and words[-1])
+    return bool(words[2] and words[_FAILED])
 
 
 def restore(before: Any, x: Any, *, failed: bool = True, impl: str | None = None) -> None:
@@ -151,7 +152,7 @@ def restore(before: Any, x: Any, *, failed: bool = True, impl: str | None = None
     if c.size["n"] % 4:
         raise c.error(f"n must be a multiple of 4, got {c.size['n']}")
     block = np.zeros(_BLOCK)
-    block.view(np.int64)[-1] = failed
+    block.view(np.int64)[_FAILED] = failed
     c.from_host("block", block)
     c.run(bytes=4 * c.size["n"])
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _core, metrics
 from .._core import Tensor
 from ..data import Loader
+from ..data.loader import as_tensor
 from ..schedule import get as _schedule
 from . import checkpoint
 from .callbacks import Callback
@@ -147,11 +148,21 @@ class _Run:
         self.trainer.optimizer._set_rates(self.written_rates)
 
     def batches(self) -> Iterator[tuple[Any, Any]]:
-        """Inputs and targets of this epoch's steps; of a dataset on the trainer's device, the rows and the targets here."""
-        if not self.loader.resident or self.loader.device != self.trainer.device:
-            yield from self.loader
+        """Inputs and targets of this epoch's steps; of a dataset on the trainer's device, the rows and the targets here.
+        Others come from the host, where they are looked at, by the trainer's own way."""
+        loader = self.loader
+        if (
+            loader.device != self.trainer.device
+            or loader.device == "cpu"
+            or type(loader).__iter__ is not Loader.__iter__
+        ):
+            yield from loader
             return
-        for picked in self.loader._picks():
+        for picked in loader._picks():
+            if not loader.resident:
+                x, y = picked.parts()
+                yield as_tensor(x), as_tensor(y)
+                continue
             yield picked, picked.loader.dataset[picked.rows][1]
 
     def step(self, x: Any, y: Any, progress: Progress) -> None:

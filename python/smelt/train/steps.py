@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Step:
     """A step: its results, which are the loss () and perhaps the outputs, and, once it is settled, the loss as a number.
 
-    A step on a GPU is settled when its results have come back; whether its loss was finite is known then. Steps that were
-    given to the device meanwhile have changed nothing, if it was not.
+    A step on a GPU is settled when its results have come back; whether it failed is known then. From the step that failed
+    on, nothing has changed on the device.
     """
 
     def __init__(self, trainer: Trainer, results: list[Tensor], value: float = math.nan):
@@ -33,8 +33,9 @@ class Step:
         return self._readout is None
 
     def read_out(self, readout: _core.Readout) -> Step:
-        """Asks for the results, which come behind the step."""
-        readout.start(self.results)
+        """Asks for the results, which come behind the step, and for what the optimizer knows of failures by then."""
+        self.trainer._open.append(self)
+        readout.start([*self.results, self.trainer.optimizer._core.status()])
         self._readout = readout
         return self
 
@@ -42,28 +43,43 @@ class Step:
         """Waits for the results.
 
         Raises:
-            RuntimeError: the loss is not finite.
+            RuntimeError: the loss is not finite, or that of a step before it was not.
             IndexError: a label or index was out of range.
         """
         if self._readout is None:
             return
         readout, self._readout = self._readout, None
+        trainer = self.trainer
         try:
-            self.results = readout.values()
+            *self.results, status = readout.values()
             self.value = float(self.results[0].item())
-            if not math.isfinite(self.value):
+            _, failed, *fault = status.tolist()
+            if failed:
+                if fault[0]:
+                    _raise_fault(fault, self.number)
                 raise RuntimeError(not_finite(self.value, self.number, self.lr))
         except BaseException:
-            self.trainer._retract()
+            trainer._retract(self)
             raise
-        self.trainer._readouts.append(readout)
+        trainer._open.remove(self)
+        trainer._readouts.append(readout)
+
+
+def _raise_fault(fault: list[int], number: int) -> None:
+    try:
+        _core.raise_fault(*fault)
+    except IndexError as error:
+        raise IndexError(f"Trainer: {error}, in step {number}") from None
 
 
 def not_finite(value: float, number: int, lr: float) -> str:
     """What the error about a loss says."""
+    what = f"it is {value} at step {number}"
+    if math.isfinite(value):
+        what = f"it was not before step {number}, with the same optimizer,"
     return (
-        f"Trainer: the loss must be finite, it is {value} at step {number} with learning rate {lr:g}; the weights are as "
-        "before this step. A lower lr or clip_norm may help"
+        f"Trainer: the loss must be finite, {what} with learning rate {lr:g}; the weights are as before this step. "
+        "A lower lr or clip_norm may help"
     )
 
 
@@ -73,8 +89,6 @@ class Transfer:
     def __init__(self, device: str):
         self._uploader = _core.Uploader(device)
         self._device = device
-        self._buffers: Tensor | None = None  # the memory of all buffers of the model, such as running statistics
-        self._packed: list[Tensor] = []
 
     def to_device(self, x: Tensor) -> Tensor:
         """A tensor on the device; one of the CPU goes there while kernels run."""
@@ -83,12 +97,12 @@ class Transfer:
         return _core.to_device(x, self._device)
 
     def buffers(self, model: Any) -> Tensor | None:
-        """The memory of the model's buffers, in one piece."""
+        """The memory of the model's buffers, such as running statistics, in one piece."""
         buffers = [buffer for _, buffer in model.named_buffers()]
-        if len(buffers) != len(self._packed) or any(a is not b for a, b in zip(buffers, self._packed)):
-            self._buffers = _core.pack_together(buffers) if buffers else None
-            self._packed = buffers
-        return self._buffers
+        if not buffers:
+            return None
+        whole = _core.packed_in(buffers)
+        return _core.pack_together(buffers) if whole is None else whole
 
 
 def check_finite(what: str, values: Any, rows: Any, where: str = "the batch") -> None:

@@ -102,7 +102,9 @@ class Trainer:
         self._rows: Any = None  # shapes and dtypes of the last step's rows
         self._transfer = None if self.device == "cpu" else Transfer(self.device)
         self._readouts: list[_core.Readout] = []  # that are not in use
-        self._unsettled: Step | None = None
+        self._open: list[Step] = []  # that were given to a GPU and are not settled
+        if self._transfer is not None:
+            self.optimizer._core.retract()  # what another trainer may have left
 
     def _check_optimizer(self) -> None:
         """An optimizer over another model's parameters would train that one."""
@@ -163,8 +165,8 @@ class Trainer:
 
         Raises:
             ValueError: shapes disagree, the message naming the layer; or the inputs are not finite.
-            RuntimeError: the loss is not finite; the weights are unchanged. On a GPU the step after it raises this, or any
-                that reads a value, and neither of the two has changed anything.
+            RuntimeError: the loss is not finite; the weights are unchanged. On a GPU the step after it raises this, or
+                what the trainer is asked for next, and neither of the two has changed anything.
 
         Example:
             >>> trainer = smelt.Trainer(nn.Linear(4, 2))
@@ -174,12 +176,30 @@ class Trainer:
         """
         if not self.model.training:  # else what a layer was set to by itself stays
             self.model.train()
-        step = self._step(x, y, scored=False)
-        loss = step.results[0]
-        before, self._unsettled = self._unsettled, step
-        if before is not None:
-            before.settle()
+        try:
+            step = self._step(x, y, scored=False)
+            loss = step.results[0]
+            self._settle(1)
+        except BaseException:
+            self._retract()
+            raise
         return loss
+
+    def _settle(self, leave: int = 0) -> None:
+        """Waits for steps that were given to a GPU, but for the last ones, and raises what one of them met."""
+        while len(self._open) > leave:
+            self._open[0].settle()
+
+    def _retract(self, failed: Step | None = None) -> None:
+        """Ends the open steps; those that failed were not taken. Of `failed` and what comes after it, that is known."""
+        if self._transfer is None:
+            return
+        before = self.optimizer._core.given_steps
+        self.optimizer._core.retract()
+        lost = before - self.optimizer._core.given_steps
+        first = failed.number if failed is not None else self._steps - min(lost, len(self._open)) + 1
+        self._steps = min(self._steps, first - 1)
+        self._open.clear()
 
     def _step(self, x: Any, y: Any, rows: Any = None, scored: bool = True) -> Step:
         """A step whose loss is wanted, and, where it is scored, its outputs."""
@@ -196,12 +216,25 @@ class Trainer:
         kind = tuple((t.shape, t.dtype.name, t.requires_grad) for t in batch)
         parts = (Same(self.model), Same(self.optimizer), Same(self.loss), state_of(self.loss), source)
         kept = self._recorder.lookup((kind, self.precision, parts), batch)
-        if self._transfer is not None:
+        step = None
+        try:
+            if self._transfer is not None:
+                if kept is not None:
+                    step = self._replay_behind(kept.plan, batch, scored)
+                return step if step is not None else self._run_behind(batch, x, scored)
             if kept is not None:
-                return self._replay_behind(kept.plan, batch, scored)
-            return self._run_behind(batch, x, scored)
-        step = self._replay(kept.plan, batch) if kept is not None else None
-        return step if step is not None else self._run(batch, x, y, rows)
+                step = self._replay(kept.plan, batch)
+            return step if step is not None else self._run(batch, x, y, rows)
+        except MemoryError as error:
+            raise MemoryError(f"{error}{self._needs(batch)}") from None
+
+    def _needs(self, batch: list[Tensor]) -> str:
+        """What a step needs, for an error about memory."""
+        try:
+            needs = plan_step(self, len(batch[0]), None).memory()
+        except (ValueError, RuntimeError, MemoryError):
+            return ""
+        return f"; recorded, a step of {len(batch[0])} rows needs {needs} bytes besides model and optimizer"
 
     def _taken(self, loss: Tensor, outputs: Tensor, value: float) -> Step:
         self._steps += 1
@@ -242,7 +275,8 @@ class Trainer:
             if buffers is not None and before is not None:
                 buffers.copy_(before)
             raise
-        return self._sent([loss.detach(), _wide(outputs.detach())] if scored else [loss.detach()])
+        results = [loss.detach(), _wide(outputs.detach())] if scored else [loss.detach()]
+        return self._sent(results, self._readouts.pop() if self._readouts else _core.Readout(self.device))
 
     def _guarded(self, batch: list[Tensor], x: Any) -> tuple[Tensor, Tensor]:
         """Forward, backward and update, none of which has an effect where the loss is not finite."""
@@ -258,22 +292,28 @@ class Trainer:
             self.optimizer._core.restore_if_failed(buffers, before)
         return loss, outputs
 
-    def _replay_behind(self, plan: _core.Plan, batch: list[Tensor], scored: bool) -> Step:
+    def _replay_behind(self, plan: _core.Plan, batch: list[Tensor], scored: bool) -> Step | None:
+        """A step from its graph. None where memory does not suffice: nothing is changed, and steps run from now on."""
+        try:
+            fresh = plan.prepare(0 if scored else 1)
+            results = plan.views(batch, 2) if scored else fresh
+            readout = self._readouts.pop() if self._readouts else _core.Readout(self.device)
+            readout.reserve([*results, self.optimizer._core.status()])
+        except MemoryError:
+            self._recorder.give_up(
+                f"its plan needs {plan.memory()} bytes in one piece, which are not free on {self.device}"
+            )
+            return None
         plan.replay(0, batch)
         if not scored:
-            return self._sent(plan.outputs(batch, 1))
-        loss, outputs = plan.outputs(batch, 2, False)  # read before the next replay writes there
-        return self._sent([loss, _wide(outputs)])
+            plan.copy_outputs(batch, fresh)
+        elif results[1].dtype.name == "bfloat16":
+            results[1] = _wide(results[1])
+        return self._sent(results, readout)
 
-    def _sent(self, results: list[Tensor]) -> Step:
-        readout = self._readouts.pop() if self._readouts else _core.Readout(self.device)
+    def _sent(self, results: list[Tensor], readout: _core.Readout) -> Step:
         self._steps += 1
         return Step(self, results).read_out(readout)
-
-    def _retract(self) -> None:
-        """Where a step failed, neither it nor those after it were taken."""
-        self._steps -= self.optimizer._core.retract()
-        self._unsettled = None
 
     def _backward(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -304,8 +344,7 @@ class Trainer:
     def steps(self) -> int:
         """How many training steps were taken."""
         _core.refuse_recording("it reads the trainer's count of steps")
-        if self._unsettled is not None:
-            self._unsettled.settle()
+        self._settle()
         return self._steps
 
     @steps.setter
@@ -407,7 +446,11 @@ class Trainer:
         columns = [f"{part}_{name}" for part in ("train", "val") for name in ("loss", *(m.name for m in self.metrics))]
         if monitor is not None and monitor not in columns:
             raise ValueError(f"Trainer: monitor must be one of {', '.join(columns)}, got {monitor!r}")
+        self._settle()
         loader = self._loader("train", train, batch_size, shuffle, drop_last)
+        if loader.device not in ("cpu", self.device):
+            allowed = " or ".join(dict.fromkeys(("cpu", self.device)))
+            raise ValueError(f"Trainer: the loader's device must be {allowed}, got {loader.device}")
         self._check_labels(loader.dataset.y)
         if loader.resident:  # no step will look
             check_finite("Trainer: inputs", loader.dataset.x, np.arange(len(loader.dataset)), "the dataset")
@@ -424,6 +467,9 @@ class Trainer:
                 if resume:
                     run.restore()
                 return run.go()
+            except BaseException:
+                self._retract()
+                raise
             finally:
                 run.write_rates(1.0)  # whatever happened: the next run's base is not a rate of this one's schedule
         finally:
@@ -467,6 +513,7 @@ class Trainer:
             >>> sorted(trainer.evaluate((np.ones((4, 2), "float32"), np.zeros(4, "int64"))))
             ['accuracy', 'loss']
         """
+        self._settle()
         mean = metrics.Loss()
         for metric in self.metrics:
             metric.reset()
@@ -512,6 +559,7 @@ class Trainer:
             >>> smelt.Trainer(nn.Linear(2, 3)).predict(np.ones((4, 2), "float32")).shape
             (4, 3)
         """
+        self._settle()
         return predict(self.model, x, self.preprocess, self.device, batch_size, self.precision)
 
 
@@ -530,6 +578,8 @@ def resolve_device(device: str) -> str:
     """``"auto"`` is a GPU where there is one; SMELT_DEVICE overrides it."""
     import os
 
+    if not isinstance(device, str):
+        raise TypeError(f"device must be a name such as 'auto', 'cpu' or 'cuda', got {device!r}")
     if device == "auto":
         device = os.environ.get("SMELT_DEVICE") or ("cpu" if _core.why_unavailable("cuda") else "cuda")
     return _core.parse_device(device)

@@ -248,7 +248,7 @@ def race(
     rounds: int = 15,
     seconds: float = 0.02,
     warmup: int = 3,
-    finish: Callable[[], Any] = _nothing,
+    finish: Callable[[], Any] | None = None,
 ) -> Race:
     """Times functions in turn; each round begins with another. Before each measurement the process sleeps until
     it uses next to no CPU, for 0.25 s at most, then the function runs uncounted for 10 ms.
@@ -271,6 +271,7 @@ def race(
         >>> r.median("a") < r.median("b")
         True
     """
+    finish = finish or _nothing
     if rounds < 5:
         raise ValueError(f"race: rounds must be at least 5, got {rounds}")
     names = list(functions)

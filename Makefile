@@ -12,8 +12,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Where nvcc is found: kernels for the GPU that is here, or for two that show whether they compile. A wheel has all.
-GPU_TARGETS := --config-settings="cmake.define.SMELT_CUDA_ARCHITECTURES=$(if $(shell nvidia-smi -L 2>/dev/null),native,80-real;90a-real)"
+# Kernels for the GPU that is here, if there is one and nvcc; a wheel has those of all targets.
+GPU_TARGETS := --config-settings=cmake.define.$(if $(shell nvidia-smi -L 2>/dev/null),SMELT_CUDA_ARCHITECTURES=native,SMELT_CUDA=OFF)
 SOURCES := $(shell find csrc cmake python -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml
 
 .PHONY: demo test claims bench lint asan tsan cuda gpu-check wheel clean

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import re
@@ -30,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 import smelt  # noqa: E402
-from bench import shapes, start_to_epoch  # noqa: E402
+from bench import gpu_claims, shapes, start_to_epoch  # noqa: E402
 from smelt import bench, kernels, nn  # noqa: E402
 from smelt.bench import models  # noqa: E402
 
@@ -336,12 +337,36 @@ def start_to_epoch_time() -> Row:
 @claim("CPU wheel", "<= 6 MB")
 def wheel_size() -> Row:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, str(ROOT)]
+        without = "--config-settings=cmake.define.SMELT_CUDA=OFF"
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", without, "-w", folder, str(ROOT)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise NotRunError(f"the wheel could not be built: {done.stderr.strip().splitlines()[-1]}")
         size = next(Path(folder).glob("*.whl")).stat().st_size / 1e6
     return result(size <= 6, f"{size:.2f} MB")
+
+
+def add_gpu_claims() -> None:
+    def here(measure: Callable[[], tuple[bool, str] | str]) -> Row:
+        found = measure()
+        if isinstance(found, str):
+            raise NotRunError(found)
+        return result(*found)
+
+    def there(judge: gpu_claims.Judge) -> Row:
+        found = gpu_claims.measured()
+        if found is None:
+            raise NotRunError("needs a GPU: make gpu-check STAGE=bench")
+        passed, text = judge(found[1])
+        return result(passed, f"{text} ({found[0]})")
+
+    for name, target, measure in gpu_claims.HERE:
+        claim(name, target)(functools.partial(here, measure))
+    for name, target, judge in gpu_claims.ON_GPU:
+        claim(name, target)(functools.partial(there, judge))
+
+
+add_gpu_claims()
 
 
 @claim("2 threads beside two busy loops", "mean step time <= 1.15x of 1 thread's")

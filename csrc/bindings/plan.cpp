@@ -39,7 +39,7 @@ void register_plan(py::module_& m) {
         p.replay(part, tensors);
       })
       .def("undo", &Plan::undo)
-      .def("prepare", &Plan::prepare)
+      .def("prepare", &Plan::prepare, py::arg("count") = 1000000)
       .def("outputs", &Plan::outputs)
       .def("copy_outputs", &Plan::copy_outputs)
       .def("views", &Plan::views)

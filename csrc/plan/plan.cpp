@@ -333,17 +333,13 @@ void Plan::copy_outputs(const std::vector<Tensor>& inputs, const std::vector<Ten
   }
 }
 
-std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs) const {
-  std::vector<Tensor> fresh;
-  for (const RecordedOutput& output : step_.outputs) {
-    fresh.push_back(empty(output.shape, output.dtype, output.device));
-    fresh.back().impl()->transposed = output.transposed;
-  }
+std::vector<Tensor> Plan::outputs(const std::vector<Tensor>& inputs) {
+  const std::vector<Tensor> fresh = prepare(step_.outputs.size());
   copy_outputs(inputs, fresh);
   return fresh;
 }
 
-std::vector<Tensor> Plan::views(const std::vector<Tensor>& inputs, size_t count) const {
+std::vector<Tensor> Plan::views(const std::vector<Tensor>& inputs, size_t count) {
   std::vector<Tensor> results;
   for (size_t i = 0; i < std::min(count, step_.outputs.size()); ++i) {
     const RecordedOutput& output = step_.outputs[i];

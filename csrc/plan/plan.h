@@ -59,11 +59,11 @@ class Plan final : public RefCounted {
   void replay(size_t part, const std::vector<Tensor>& inputs);
   // Puts back what the first part wrote to memory that outlives the step.
   void undo();
-  std::vector<Tensor> outputs(const std::vector<Tensor>& inputs) const;  // fresh copies
+  std::vector<Tensor> outputs(const std::vector<Tensor>& inputs);  // fresh copies
   // Copies the first results.
   void copy_outputs(const std::vector<Tensor>& inputs, const std::vector<Tensor>& to) const;
   // The first `count` results where they lie, which the next replay overwrites; copies of those that are inputs or kept.
-  std::vector<Tensor> views(const std::vector<Tensor>& inputs, size_t count) const;
+  std::vector<Tensor> views(const std::vector<Tensor>& inputs, size_t count);
 
   size_t memory() const { return bytes_; }
   const std::vector<PlacedBlock>& blocks() const { return blocks_; }

@@ -476,8 +476,10 @@ class Capture:
                 return self.function(*args, **kwargs)
             kept = self._recorder.lookup(structure, inputs)
             if kept is not None:
+                fresh = kept.plan.prepare()  # before anything changes: memory may not suffice
                 kept.plan.replay(0, inputs)
-                return _put_together(kept.result, kept.plan.outputs(inputs))
+                kept.plan.copy_outputs(inputs, fresh)
+                return _put_together(kept.result, fresh)
             try:
                 args, kwargs = _put_together(structure, self._recorder.start(inputs))
                 result = self.function(*args, **kwargs)

@@ -6,7 +6,7 @@
 
 Each row is written as soon as it is measured, to bench/results/<date>-<gpu>/gpu.json. Before a row is timed, values of both
 sides are compared. Times are those of the device between two events, medians of 15 rounds in turn, except those of whole
-steps: wall-clock of 50 in a row, the last loss read, and the CPU's time for each.
+steps: wall-clock of 20 in a row, the last loss read, and the CPU's time for each.
 """
 
 from __future__ import annotations
@@ -267,11 +267,11 @@ def step_rows(b: Bench) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             times, cpu_times = [], []
             for _ in range(7):
                 begin, cpu = time.perf_counter(), time.thread_time()
-                for _ in range(50):
+                for _ in range(20):
                     last = run()
-                cpu_times.append((time.thread_time() - cpu) / 50)
+                cpu_times.append((time.thread_time() - cpu) / 20)
                 last.item()
-                times.append((time.perf_counter() - begin) / 50)
+                times.append((time.perf_counter() - begin) / 20)
             row[f"{label}_us"] = 1e6 * statistics.median(times)
             row[f"{label}_cpu_us"] = 1e6 * statistics.median(cpu_times)
         eager = min(v for k, v in row.items() if k.startswith("eager") and "cpu" not in k)

@@ -37,7 +37,7 @@ cp -r python/smelt "$build/package/"
 rm -f "$build"/package/smelt/_*.so
 cp "$build"/_core*.so "$build"/_cuda.so "$build"/_emu.so "$build/package/smelt/"
 
-tests=(tests/test_emulator.py tests/test_words.py tests/test_cuda.py tests/test_device_steps.py tests/test_cases.py)
+tests=(tests/test_emulator.py tests/test_words.py tests/test_cuda.py tests/test_device_steps.py tests/test_device_failures.py tests/test_cases.py)
 if [ $# -gt 0 ]; then tests=("$@"); fi
 # The CPU's instruction sets have had their turn: the lowest one will do for what is not the emulator's.
 SMELT_MAX_ISA=${SMELT_MAX_ISA:-portable} PYTHONPATH="$PWD/$build/package:$PWD" "$python" -m pytest -p no:cacheprovider "${tests[@]}"

@@ -47,7 +47,7 @@ prepare() {
 run_tests() { "$python" -m pytest -p no:cacheprovider -o filterwarnings=default "$@"; }
 
 test_stage() {
-  step test_cuda 150 run_tests tests/test_cuda.py tests/test_device_steps.py
+  step test_cuda 150 run_tests tests/test_cuda.py tests/test_device_steps.py tests/test_device_failures.py
   step test_values 200 run_tests tests/test_cases.py -k "test_values and $device"
   step test_gradients 200 run_tests tests/test_cases.py -k test_gradient
   if [ "$device" = cuda ] && [ "$failed" = 0 ]; then step proven 30 proven; fi
@@ -71,7 +71,7 @@ sanitize_stage() {
   command -v compute-sanitizer >/dev/null || { step sanitize 5 sh -c 'echo compute-sanitizer is not installed; exit 1'; return; }
   for tool in memcheck racecheck synccheck; do
     step "sanitize_$tool" 150 compute-sanitizer --tool $tool --error-exitcode 9 --target-processes all \
-      "$python" -m pytest -p no:cacheprovider -o filterwarnings=default -x tests/test_cuda.py tests/test_device_steps.py -k "not fork and not limit and not many"
+      "$python" -m pytest -p no:cacheprovider -o filterwarnings=default -x tests/test_cuda.py tests/test_device_steps.py tests/test_device_failures.py -k "not fork and not limit and not many"
   done
 }
 

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], int]:
     """
     from .. import bench, kernels
     from ..bench import report, suites
-    from ..train.trainer import resolve_device
+    from ..train.inference import resolve_device
 
     if args.suite not in (None, *suites.SUITES):
         raise UsageError(f"SUITE must be one of {', '.join(suites.SUITES)}, got '{args.suite}'")

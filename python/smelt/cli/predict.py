@@ -15,8 +15,8 @@ from .. import load, softmax
 from ..datasets import read_idx
 from ..functions._types import Array
 from ..serialization import write_atomically
+from ..train.inference import predict
 from ..train.steps import check_finite
-from ..train.trainer import predict
 from .main import UsageError
 from .sources import find_model, read_arrays
 

@@ -14,15 +14,17 @@ import numpy as np
 from .. import _core, losses, metrics, optim
 from .._core import Tensor
 from ..autograd import no_grad
-from ..data import ArrayDataset, Loader
+from ..data import Loader
 from ..data.dataset import as_dataset
 from ..data.loader import Picked
+from ..metrics import get as _get_metric
 from ..nn.module import Module, evaluating
 from ..precision import autocast, working_dtype
 from ..recorded import Plan, Recorder, Same, state_of
 from ..schedule import get as _schedule
 from .callbacks import Callback
 from .history import History
+from .inference import predict, resolve_device, wide
 from .planning import plan_step
 from .run import _Run
 from .run_folder import RunFolder
@@ -88,7 +90,7 @@ class Trainer:
         self.optimizer = (
             optim.get(optimizer, model.named_parameters(), lr=lr) if isinstance(optimizer, str) else optimizer
         )
-        self.metrics = [_metric(m) for m in ([metrics] if isinstance(metrics, str) else metrics)]
+        self.metrics = [_get_metric(m) for m in ([metrics] if isinstance(metrics, str) else metrics)]
         self.schedule = schedule
         _schedule(schedule, 1)
         self._check_optimizer()
@@ -238,7 +240,7 @@ class Trainer:
 
     def _taken(self, loss: Tensor, outputs: Tensor, value: float) -> Step:
         self._steps += 1
-        return Step(self, [loss, _wide(outputs)], value)
+        return Step(self, [loss, wide(outputs)], value)
 
     def _run(self, batch: list[Tensor], x: Any, y: Any, rows: Any) -> Step:
         """A step on the CPU: the loss is looked at before anything changes."""
@@ -275,7 +277,7 @@ class Trainer:
             if buffers is not None and before is not None:
                 buffers.copy_(before)
             raise
-        results = [loss.detach(), _wide(outputs.detach())] if scored else [loss.detach()]
+        results = [loss.detach(), wide(outputs.detach())] if scored else [loss.detach()]
         return self._sent(results, self._readouts.pop() if self._readouts else _core.Readout(self.device))
 
     def _guarded(self, batch: list[Tensor], x: Any) -> tuple[Tensor, Tensor]:
@@ -308,7 +310,7 @@ class Trainer:
         if not scored:
             plan.copy_outputs(batch, fresh)
         elif results[1].dtype.name == "bfloat16":
-            results[1] = _wide(results[1])
+            results[1] = wide(results[1])
         return self._sent(results, readout)
 
     def _sent(self, results: list[Tensor], readout: _core.Readout) -> Step:
@@ -525,7 +527,7 @@ class Trainer:
                 check_finite("Trainer: targets", y, loader.rows)
                 inputs, targets = self._batch(x, y)
                 loss, outputs = self._forward(inputs, targets, x)
-                self._score(mean, loss.item(), _wide(outputs), y)
+                self._score(mean, loss.item(), wide(outputs), y)
         return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
 
     def _score(self, mean: metrics.Loss, value: float, outputs: Tensor, y: Any) -> None:
@@ -574,36 +576,6 @@ def _named(x: Any) -> Iterator[None]:
         raise
 
 
-def resolve_device(device: str) -> str:
-    """``"auto"`` is a GPU where there is one; SMELT_DEVICE overrides it."""
-    import os
-
-    if not isinstance(device, str):
-        raise TypeError(f"device must be a name such as 'auto', 'cpu' or 'cuda', got {device!r}")
-    if device == "auto":
-        device = os.environ.get("SMELT_DEVICE") or ("cpu" if _core.why_unavailable("cuda") else "cuda")
-    return _core.parse_device(device)
-
-
-def _wide(outputs: Any) -> Any:
-    """Outputs for metrics, and for users of NumPy, which has no bfloat16."""
-    return outputs.float() if isinstance(outputs, Tensor) and outputs.dtype.name == "bfloat16" else outputs
-
-
-def predict(model: Module, x: Any, preprocess: Any, device: str, batch_size: int, precision: str = "float32") -> Tensor:
-    """Outputs for inputs, batch by batch, in evaluation mode."""
-    if batch_size < 1:
-        raise ValueError(f"predict: batch_size must be at least 1, got {batch_size}")
-    dataset = x if isinstance(x, ArrayDataset) else ArrayDataset(x)
-    loader, outputs = Loader(dataset, batch_size), []
-    with evaluating(model), no_grad(), autocast(precision):
-        for batch, _ in loader:
-            check_finite("predict: inputs", batch, loader.rows)
-            inputs = preprocess(batch) if preprocess is not None else batch
-            outputs.append(_wide(model(_core.to_device(inputs, device))))
-    return _core.concat(outputs, 0)
-
-
 def _hint(message: str, x: Any) -> str:
     """What to do about an error that data and options of the trainer lead to."""
     dtype = str(getattr(x, "dtype", ""))
@@ -612,7 +584,3 @@ def _hint(message: str, x: Any) -> str:
     if "batch_norm: training needs more than 1 value" in message:
         return "; a last batch of one row is left out with drop_last=True"
     return ""
-
-
-def _metric(metric: Any) -> metrics.Metric:
-    return metrics.get(metric)

@@ -360,6 +360,7 @@ def test_a_dataset_on_the_device_is_gathered_there(device, preprocess):
         loader = data.Loader((x, y), 10, shuffle=True, device=device, resident=resident)
         history = trainer.fit(loader, epochs=3, validation=loader if resident else (x, y))
         assert "replays" in trainer.recording
+        assert [plan._core.graphs() for plan in trainer._recorder.plans()] == [1]
         models.append((state_of(trainer), [{k: v for k, v in r.items() if k != "seconds"} for r in history.rows]))
     assert_same_bits(models[0][0], models[1][0])
     assert [r["train_loss"] for r in models[0][1]] == [r["train_loss"] for r in models[1][1]]

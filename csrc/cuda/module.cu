@@ -13,6 +13,12 @@
 #include "cuda/families.h"
 #include "cuda/launch.h"
 
+namespace smelt {
+namespace {
+__global__ void any_kernel() {}  // whether this build has code for a GPU
+}  // namespace
+}  // namespace smelt
+
 namespace smelt::cuda {
 
 static thread_local std::string t_error;
@@ -27,7 +33,6 @@ bool succeeded(cudaError_t error, const char* call) {
 namespace {
 
 constexpr int kLeastCapability = 80;
-__global__ void any_kernel() {}
 DeviceModule g_module;
 
 // Pinned memory through which bytes of the host leave, in two halves: while one is being copied, the other is filled.

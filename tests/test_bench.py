@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -307,11 +308,12 @@ def test_what_no_test_has_run_on_a_gpu_is_named():
     assert bench.unproven("emulator", ["sm80_gemm"]) == []
 
 
-def test_peers_without_the_device_are_refused():
-    if "emu" in devices():
-        pytest.importorskip("torch")
-        with pytest.raises(ValueError, match="PyTorch has no device 'emu'"):
-            bench.run("gemm", ["4x4x4"], against=["torch"], device="emu")
+@pytest.mark.skipif("emu" not in devices(), reason="needs a build with -DSMELT_EMU=ON (device emu)")
+@pytest.mark.parametrize(("peer", "why"), [("torch", "PyTorch has no device 'emu'"), ("jax", "works on the CPU alone")])
+def test_peers_without_the_device_are_refused(peer, why, monkeypatch):
+    monkeypatch.setitem(sys.modules, peer, types.ModuleType(peer))
+    with pytest.raises(ValueError, match=why):
+        bench.run("gemm", ["4x4x4"], against=[peer], device="emu")
 
 
 @pytest.mark.skipif(not _core.why_unavailable("cuda"), reason="needs a machine without a GPU")

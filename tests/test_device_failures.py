@@ -5,6 +5,7 @@ import pytest
 
 import smelt
 from smelt import _core, cuda, data, losses, nn, optim
+from smelt.train.steps import Transfer
 from tests.conftest import devices
 from tests.device_training import assert_same_bits, batch, network, state_of, trainer_on
 
@@ -76,6 +77,42 @@ def test_a_wrong_label_is_raised_by_the_trainer_whoever_waits_first(device, wait
     assert_learns(trainer)
 
 
+@pytest.mark.parametrize("call", ["steps", "step"])
+def test_ctrl_c_while_it_waits_takes_no_step_back(device, call):
+    trainer = trainer_on(device)
+    for i in range(3):
+        trainer.step(*batch(i))
+
+    class Interrupted:
+        def values(self):
+            raise KeyboardInterrupt
+
+    trainer._open[0]._readout = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        _ = trainer.steps if call == "steps" else trainer.step(*batch(3))
+    assert trainer.steps == trainer.optimizer.steps == (3 if call == "steps" else 4)
+    assert_learns(trainer)
+
+
+def test_an_error_in_forward_puts_statistics_back(device):
+    class Fails(nn.Module):
+        fails = False
+
+        def forward(self, x):
+            if self.fails:
+                raise ValueError("not today")
+            return x
+
+    model = nn.Sequential(network(), Fails()).to(device)
+    trainer = smelt.Trainer(model, device=device)
+    trainer.step(*batch(0))
+    before = state_of(trainer)
+    model[1].fails = True
+    with pytest.raises(ValueError, match="not today"):
+        trainer.step(*batch(1))
+    assert_same_bits(before, state_of(trainer))
+
+
 def test_another_trainer_is_not_stopped(device):
     one, other = trainer_on(device), trainer_on(device)
     one.step(*batch(0))
@@ -143,11 +180,11 @@ def test_views_of_buffers_stay_views(device):
 
     model = Counting()
     model.layer.to(device)
-    trainer = smelt.Trainer(nn.Linear(1, 1), device=device)
-    whole = trainer._transfer.buffers(model)
+    transfer = Transfer(device)
+    whole = transfer.buffers(model)
     model(smelt.ones(2, 6, device=device))
     assert model.first.tolist() == [1.0] * 3
-    assert trainer._transfer.buffers(model).shape == whole.shape == (256,)
+    assert transfer.buffers(model).shape == whole.shape == (256,)
 
 
 def test_a_capture_knows_where_its_inputs_are(device):

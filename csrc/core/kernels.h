@@ -903,7 +903,8 @@ using Slots =
                NonzeroArgs, GemmArgs, Conv2dArgs, Conv2dBackwardInputArgs, Conv2dBackwardWeightArgs, Pool2dArgs,
                Pool2dBackwardArgs, BatchNormArgs, BatchNormBackwardArgs, LayerNormArgs, LayerNormBackwardArgs,
                SoftmaxArgs, SoftmaxBackwardArgs, CrossEntropyArgs, CrossEntropyBackwardArgs, LossArgs,
-               LossBackwardArgs, RandomArgs, DropoutArgs, SumSquaresArgs, GuardLossArgs, RestoreArgs, ClipScaleArgs, SgdArgs, AdamArgs, ProbeArgs>;
+               LossBackwardArgs, RandomArgs, DropoutArgs, SumSquaresArgs, GuardLossArgs, RestoreArgs, ClipScaleArgs, SgdArgs,
+               AdamArgs, ProbeArgs>;
 constexpr int kSlotCount = std::tuple_size_v<Slots>;
 
 template <class A, class... All>

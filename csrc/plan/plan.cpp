@@ -73,7 +73,6 @@ Plan::Plan(RecordedStep step, Ref<Arena> arena)
   bytes_ = place_blocks(blocks_);
 }
 
-
 void Plan::find_lifetimes() {
   for (const size_t bytes : step_.blocks) blocks_.push_back({bytes, 0, kNone, 0});
   for (size_t i = 0; !on_cpu() && i < step_.inputs.size(); ++i) {  // a graph has its addresses built in: inputs are copied

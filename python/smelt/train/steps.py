@@ -34,9 +34,9 @@ class Step:
 
     def read_out(self, readout: _core.Readout) -> Step:
         """Asks for the results, which come behind the step, and for what the optimizer knows of failures by then."""
-        self.trainer._open.append(self)
         readout.start([*self.results, self.trainer.optimizer._core.status()])
         self._readout = readout
+        self.trainer._open.append(self)
         return self
 
     def settle(self) -> None:
@@ -48,21 +48,17 @@ class Step:
         """
         if self._readout is None:
             return
+        *self.results, status = self._readout.values()
+        self.value = float(self.results[0].item())
         readout, self._readout = self._readout, None
-        trainer = self.trainer
-        try:
-            *self.results, status = readout.values()
-            self.value = float(self.results[0].item())
-            _, failed, *fault = status.tolist()
-            if failed:
-                if fault[0]:
-                    _raise_fault(fault, self.number)
-                raise RuntimeError(not_finite(self.value, self.number, self.lr))
-        except BaseException:
-            trainer._retract(self)
-            raise
-        trainer._open.remove(self)
-        trainer._readouts.append(readout)
+        _, failed, *fault = status.tolist()
+        if failed:
+            self.trainer._retract(self)
+            if fault[0]:
+                _raise_fault(fault, self.number)
+            raise RuntimeError(not_finite(self.value, self.number, self.lr))
+        self.trainer._open.remove(self)
+        self.trainer._readouts.append(readout)
 
 
 def _raise_fault(fault: list[int], number: int) -> None:

@@ -189,8 +189,12 @@ class Trainer:
 
     def _settle(self, leave: int = 0) -> None:
         """Waits for steps that were given to a GPU, but for the last ones, and raises what one of them met."""
-        while len(self._open) > leave:
-            self._open[0].settle()
+        try:
+            while len(self._open) > leave:
+                self._open[0].settle()
+        except BaseException:  # a failure, or Ctrl-C while it waited
+            self._retract()
+            raise
 
     def _retract(self, failed: Step | None = None) -> None:
         """Ends the open steps; those that failed were not taken. Of `failed` and what comes after it, that is known."""
@@ -266,16 +270,11 @@ class Trainer:
 
     def _run_behind(self, batch: list[Tensor], x: Any, scored: bool) -> Step:
         """A step on a GPU: kernels look at the loss, and the program at what they found, when the next step is on its way."""
-        assert self._transfer is not None
-        buffers = self._transfer.buffers(self.model)
-        before = None if buffers is None else buffers.copy()
         try:
             loss, outputs = self._guarded(self._recorder.start(batch), x)
             self._recorder.finish([loss, outputs], (self.model, self.loss))
         except BaseException:
             self._recorder.abandon()
-            if buffers is not None and before is not None:
-                buffers.copy_(before)
             raise
         results = [loss.detach(), wide(outputs.detach())] if scored else [loss.detach()]
         return self._sent(results, self._readouts.pop() if self._readouts else _core.Readout(self.device))
@@ -288,8 +287,13 @@ class Trainer:
         inputs, targets = batch
         buffers = self._transfer.buffers(self.model)
         before = None if buffers is None else buffers.copy()
-        loss, outputs = self._forward(inputs, targets, x)
-        self._backward(loss)
+        try:
+            loss, outputs = self._forward(inputs, targets, x)
+            self._backward(loss)
+        except BaseException:
+            if buffers is not None and before is not None:
+                buffers.copy_(before)
+            raise
         if buffers is not None and before is not None:
             self.optimizer._core.restore_if_failed(buffers, before)
         return loss, outputs

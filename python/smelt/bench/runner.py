@@ -91,8 +91,11 @@ def run(
             if sum(name.startswith(impl) for name in _core.impls(slot, device)) != 1:
                 names = ", ".join(_core.impls(slot, device))
                 raise ValueError(f"--impl must begin the name of one kernel of slot {slot} ({names}), got {impl!r}")
-    if random and (suite != "gemm" or shapes):
-        raise ValueError(f"--random draws shapes of gemm instead of --shape, got it with {', '.join(shapes) or suite}")
+    if random and (not chosen.random or shapes):
+        able = " and ".join(name for name, s in SUITES.items() if s.random)
+        raise ValueError(
+            f"--random draws shapes of {able} instead of --shape, got it with {', '.join(shapes) or suite}"
+        )
     device = _core.parse_device(device)
     modules = peers(against)
     if "torch" in modules and device.startswith("emu"):

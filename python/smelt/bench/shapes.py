@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["GEMM", "NORM", "OPTIM", "Gemm", "random_gemm"]
+__all__ = ["CONV", "GEMM", "NORM", "OPTIM", "Conv", "Gemm", "random_conv", "random_gemm"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,70 @@ class Gemm:
         return f"{self.name} {batch}{self.m}x{self.n}x{self.k} {letters}"
 
 
+@dataclass(frozen=True)
+class Conv:
+    """A convolution of images (N, H, W, C) with K filters of R x S, padded by half a kernel.
+
+    Attributes:
+        name: where it comes from.
+        n, h, w, c: of the images.
+        k, r, s: of the filters.
+        stride: in both directions.
+        groups: of channels.
+
+    Example:
+        >>> smelt.bench.shapes.Conv("layer", 1, 8, 8, 4, 4, 3, 3, stride=2).out
+        (4, 4)
+    """
+
+    name: str
+    n: int
+    h: int
+    w: int
+    c: int
+    k: int
+    r: int
+    s: int
+    stride: int = 1
+    groups: int = 1
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Rows above and below, columns left and right.
+
+        Example:
+            >>> smelt.bench.shapes.Conv("layer", 1, 8, 8, 4, 4, 3, 1).padding
+            (1, 0)
+        """
+        return self.r // 2, self.s // 2
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Rows and columns of the result.
+
+        Example:
+            >>> smelt.bench.shapes.Conv("layer", 1, 8, 9, 4, 4, 3, 3).out
+            (8, 9)
+        """
+        rows, columns = self.padding
+        return (self.h + 2 * rows - self.r) // self.stride + 1, (self.w + 2 * columns - self.s) // self.stride + 1
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions of the forward pass; either gradient has as many.
+
+        Example:
+            >>> smelt.bench.shapes.Conv("layer", 1, 1, 1, 2, 3, 1, 1).flops
+            12.0
+        """
+        p, q = self.out
+        return 2.0 * self.n * p * q * self.k * self.r * self.s * (self.c // self.groups)
+
+    def __str__(self) -> str:
+        options = (f" s{self.stride}" if self.stride > 1 else "") + (f" g{self.groups}" if self.groups > 1 else "")
+        return f"{self.name} {self.n}x{self.h}x{self.w}x{self.c}-{self.k}x{self.r}x{self.s}{options}"
+
+
 GEMM = (
     Gemm("square", 64, 64, 64),
     Gemm("square", 128, 128, 128),
@@ -76,6 +140,35 @@ GEMM = (
     Gemm("attention values", 256, 64, 256, batch=64),
     Gemm("small batch", 16, 16, 16, batch=1024),
 )
+CONV = (
+    Conv("resnet-18 stage 1", 32, 32, 32, 64, 64, 3, 3),
+    Conv("resnet-18 stage 2", 32, 16, 16, 128, 128, 3, 3),
+    Conv("resnet-18 stage 3", 32, 8, 8, 256, 256, 3, 3),
+    Conv("resnet-18 stage 4", 32, 4, 4, 512, 512, 3, 3),
+    Conv("resnet-18 down 2", 32, 32, 32, 64, 128, 3, 3, stride=2),
+    Conv("resnet-18 down 4", 32, 8, 8, 256, 512, 3, 3, stride=2),
+    Conv("resnet-18 around 2", 32, 32, 32, 64, 128, 1, 1, stride=2),
+    Conv("cifar stem", 32, 32, 32, 3, 64, 3, 3),
+    Conv("mnist stem", 128, 28, 28, 1, 32, 3, 3),
+    Conv("cnn second", 128, 14, 14, 32, 64, 3, 3),
+    Conv("resnet-50 stem", 8, 96, 96, 3, 64, 7, 7, stride=2),
+    Conv("resnet-50 reduce 1", 16, 24, 24, 256, 64, 1, 1),
+    Conv("resnet-50 expand 1", 16, 24, 24, 64, 256, 1, 1),
+    Conv("resnet-50 middle 2", 16, 12, 12, 128, 128, 3, 3),
+    Conv("resnet-50 expand 3", 16, 6, 6, 256, 1024, 1, 1),
+    Conv("resnet-50 middle 4", 16, 7, 7, 512, 512, 3, 3),
+    Conv("vgg 1", 4, 112, 112, 64, 64, 3, 3),
+    Conv("vgg 3", 4, 56, 56, 128, 256, 3, 3),
+    Conv("vgg 5", 4, 14, 14, 512, 512, 3, 3),
+    Conv("mobilenet depthwise 1", 16, 56, 56, 64, 64, 3, 3, groups=64),
+    Conv("mobilenet depthwise 2", 16, 28, 28, 256, 256, 3, 3, stride=2, groups=256),
+    Conv("mobilenet depthwise 3", 16, 14, 14, 512, 512, 5, 5, groups=512),
+    Conv("mobilenet pointwise", 16, 28, 28, 128, 256, 1, 1),
+    Conv("u-net top", 2, 128, 128, 32, 32, 3, 3),
+    Conv("u-net middle", 2, 64, 64, 128, 64, 3, 3),
+    Conv("u-net bottom", 2, 16, 16, 512, 256, 3, 3),
+    Conv("resnext", 8, 28, 28, 128, 128, 3, 3, groups=32),
+)
 OPTIM = (1 << 16, 1 << 20, 1 << 24)  # parameters
 NORM = ((128, 256), (4096, 256), (4096, 1024), (512, 50257))  # rows, features
 
@@ -102,4 +195,34 @@ def random_gemm(count: int, seed: int) -> list[Gemm]:
         m, n, k = (int(v) for v in np.exp(rng.uniform(np.log(16), np.log(4096), 3)))
         if 2.0 * m * n * k <= 4e9:
             shapes.append(Gemm("random", m, n, k, bool(rng.integers(2)), bool(rng.integers(2))))
+    return shapes
+
+
+def random_conv(count: int, seed: int) -> list[Conv]:
+    """Convolutions drawn from a seed: images of 4 to 128, 1 to 512 channels, kernels of 1, 3, 5 and 7, at most 2 GFLOP.
+
+    Args:
+        count: how many.
+        seed: of the draw.
+
+    Returns:
+        The convolutions. One of eight is depthwise, one of eight strided.
+
+    Example:
+        >>> len(smelt.bench.shapes.random_conv(3, seed=0))
+        3
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    shapes: list[Conv] = []
+    while len(shapes) < count:
+        n, h, w = (int(v) for v in np.exp(rng.uniform(np.log([1, 4, 4]), np.log([64, 128, 128]))))
+        c, k = (int(v) for v in np.exp(rng.uniform(np.log(8), np.log(512), 2)))
+        c, k = (v if rng.integers(4) == 0 else (v + 7) // 8 * 8 for v in (c, k))  # most layers have whole vectors
+        r, stride = int(rng.choice([1, 3, 3, 3, 5, 7])), int(rng.integers(8) == 0) + 1
+        depthwise = rng.integers(8) == 0 and r > 1
+        shape = Conv("random", n, h, w, c, c if depthwise else k, r, r, stride, c if depthwise else 1)
+        if 1e7 <= shape.flops <= 2e9:
+            shapes.append(shape)
     return shapes

@@ -192,6 +192,7 @@ class Suite:
         dtypes: that it takes.
         shapes: from the options to shapes.
         build: from a shape, dtype, candidates, peers, random numbers and device to a case.
+        random: whether shapes can be drawn from a seed.
 
     Example:
         >>> smelt.bench.suites.SUITES["gemm"].form
@@ -204,3 +205,4 @@ class Suite:
     dtypes: tuple[str, ...]
     shapes: Callable[[Sequence[str], int, int], Sequence[Any]]
     build: Callable[[Any, str, Sequence[str], dict[str, Any], Any, str], Case]
+    random: bool = False

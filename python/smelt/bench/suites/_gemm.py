@@ -54,4 +54,12 @@ def _case(shape: Gemm, dtype: str, impls: Sequence[str], modules: dict[str, Any]
     return case
 
 
-SUITE = Suite("matrix products", "MxNxK", ("gemm",), ("float32", "float64", "bfloat16", "float16"), _shapes, _case)
+SUITE = Suite(
+    "matrix products",
+    "MxNxK",
+    ("gemm",),
+    ("float32", "float64", "bfloat16", "float16"),
+    _shapes,
+    _case,
+    random=True,
+)

@@ -231,7 +231,7 @@ def test_the_list(capsys):
         (["step", "--shape", "3x4"], "--shape must be of mlp, cnn, .* for step, got '3x4'"),
         (["gemm", "--dtype", "int32"], "--dtype must be float32 or .* for gemm, got 'int32'"),
         (["gemm", "--against", "caffe"], "--against must be of numpy, torch, jax, got 'caffe'"),
-        (["gemm", "--impl", "no"], "--impl must begin the name of one kernel of slot gemm .*, got 'no'"),
+        (["gemm", "--impl", "no"], "--impl must begin or end the name of a kernel of slot gemm .*, got 'no'"),
         (["step", "--impl", "avx2"], "--impl is for single kernels; step runs many"),
         (["gemm", "--rounds", "4"], "must be a whole number of at least 5, got '4'"),
     ],

@@ -39,7 +39,9 @@ def test_workloads_run_every_slot():
     with kernels.trace() as names:
         for name in workloads.WORKLOADS:
             workloads.run(name)
-    assert {n.split("_", 1)[1] for n in names} >= set(kernels.slots())
+    assert all(set(names) & set(kernels.impls(slot)) for slot in kernels.slots())
+    techniques = {n.split("_", 1)[1] for slot in kernels.slots() for n in kernels.impls(slot)}
+    assert {n.split("_", 1)[1] for n in names} == techniques
 
 
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
@@ -152,7 +154,7 @@ def _single_slots(rng):
     def positive(*shape):
         return smelt.from_numpy(rng.uniform(0.5, 1.5, shape).astype(np.float32))
 
-    x, image, kernel = positive(33, 70), positive(3, 9, 8, 5), positive(7, 3, 3, 5)
+    x, image, kernel, filters = positive(33, 70), positive(3, 9, 8, 5), positive(7, 3, 3, 5), positive(5, 3, 3, 1)
     index = smelt.from_numpy(rng.integers(0, 33, 50))
     across = smelt.from_numpy(rng.integers(0, 33, (50, 70)))
     condition, w, side = x > 1, positive(70, 45), positive(70)
@@ -173,6 +175,7 @@ def _single_slots(rng):
         "check_index+gather": lambda: smelt.gather(x, across, 0),
         "gemm": lambda: x @ w,
         "conv2d": lambda: smelt.conv2d(image, kernel, padding=1),
+        "conv2d depthwise": lambda: smelt.conv2d(image, filters, padding=1, groups=5),
         "pool2d": lambda: smelt.avg_pool2d(image, 3, 2, 1),
         "layer_norm": lambda: smelt.layer_norm(x),
         "softmax": lambda: smelt.softmax(x),
@@ -186,12 +189,13 @@ def _single_slots(rng):
 @pytest.mark.parametrize("name", sorted(_single_slots(np.random.default_rng(0))))
 def test_every_candidate_can_be_forced_by_name(name, rng):
     call = _single_slots(rng)[name]
-    *before, slot = name.split("+")
+    *before, slot = name.split()[0].split("+")
+    technique = name.partition(" ")[2]
     smelt.manual_seed(3)
     with kernels.trace() as names:
         default = call().numpy()
-    impls = list(filter(is_whole, kernels.impls(slot)))
-    assert names == [next(filter(is_whole, kernels.impls(s))) for s in (*before, slot)]
+    impls = [n for n in kernels.impls(slot) if is_whole(n) and n.split(slot)[1] in ("", "_direct", f"_{technique}")]
+    assert names == [*(next(filter(is_whole, kernels.impls(s))) for s in before), impls[0]]
     for impl in impls:
         # With a slot before it the name must fit both: the instruction set alone.
         forced = impl if not before else f"{impl.split('_', 1)[0]}_"
@@ -239,7 +243,10 @@ def test_wrong_names_are_errors_that_say_what_there_is():
     with pytest.raises(ValueError, match=r"no slot is named 'gem'; there are .*gemm"):
         kernels.impls("gem")
     for bad in ("sse2_fill", "", "portable_fills"):
-        with pytest.raises(ValueError, match=r"kernels.use: impl must begin the name of a kernel"), kernels.use(bad):
+        with (
+            pytest.raises(ValueError, match=r"kernels.use: impl must begin or end the name of a kernel"),
+            kernels.use(bad),
+        ):
             pass
     with kernels.use("portable_gemm"), kernels.trace() as names:  # other slots choose as ever
         smelt.relu(smelt.ones(3, 3) @ smelt.ones(3, 3))
@@ -251,9 +258,19 @@ def test_wrong_names_are_errors_that_say_what_there_is():
     if isa_levels()[-1] != "amx":
         with pytest.raises(ValueError, match="this CPU has instruction sets up to"), kernels.isa("amx"):
             pass
-    if len(isa_levels()) > 2:  # "avx" fits avx2 and avx512
-        with kernels.use("avx"), pytest.raises(ValueError, match="must fit exactly one kernel of slot 'fill'"):
+    if "avx512" in isa_levels():  # "avx" fits avx2 and avx512: the first of the list that takes the arguments
+        with kernels.use("avx"), kernels.trace() as names:
             smelt.ones(3)
+        assert names == ["avx512_fill"]
+
+
+def test_a_candidate_by_its_technique():
+    x, w = smelt.randn(1, 5, 5, 4), smelt.randn(4, 3, 3, 1)
+    with kernels.trace() as names:
+        smelt.conv2d(x, w, groups=4)
+        with kernels.use("direct"):
+            smelt.conv2d(x, w, groups=4)
+    assert [name.rpartition("_")[2] for name in names] == ["depthwise", "direct"]
 
 
 # --------------------------------------------------------------------------------------------------- random numbers

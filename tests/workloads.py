@@ -86,6 +86,7 @@ def _conv(make, rng):
         ((8, 20, 21, 16), (24, 3, 3, 16), {"padding": 1, "activation": "relu"}),
         ((16, 28, 28, 1), (8, 3, 3, 1), {"padding": "same"}),  # the weight gradient is cut in parts
         ((8, 15, 15, 12), (24, 3, 3, 6), {"stride": 2, "groups": 2, "dilation": 2}),
+        ((8, 15, 19, 68), (68, 3, 5, 1), {"padding": 2, "groups": 68, "activation": "relu"}),
     ]:
         given = floats(rng, *image), floats(rng, *kernel), floats(rng, kernel[0])
         results += with_gradients(make, rng, lambda x, w, b, o=options: smelt.conv2d(x, w, b, **o), *given)

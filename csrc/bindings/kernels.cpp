@@ -159,6 +159,7 @@ void register_kernels(py::module_& m) {
     return out;
   });
   m.def("force_impl", force_impl);
+  m.def("fits_impl", fits_impl);
   m.def("forced_impl", [] { return forced_impl(); });
   m.def("start_trace", [] {
     observe(&t_trace);

@@ -81,28 +81,21 @@ void raise_fault(const DeviceFault& fault) {
   fail(ErrorKind::index, c.op, c.what, " must be in [", c.low, ", ", c.high, "), got ", fault.value, " at position ", fault.position);
 }
 
+bool fits_impl(std::string_view name, std::string_view impl) {
+  return name.starts_with(impl) || (name.ends_with(impl) && name[name.size() - impl.size() - 1] == '_');
+}
+
 const Candidate* find_candidate(int slot, const void* args, Device device) {
   const std::span<const Candidate> candidates = backend(device).table.candidates(slot);
+  bool named = false;  // a slot without the name chooses as ever
   if (!t_forced.empty()) [[unlikely]] {
-    const Candidate* match = nullptr;
-    int matches = 0;
-    bool named = false;  // a slot without the name chooses as ever
     for (const Candidate& c : candidates) {
-      if (!std::string_view(c.name).starts_with(t_forced)) continue;
-      named = true;
-      if (!allowed(c)) continue;
-      if (t_forced == c.name) return c.supports && !c.supports(args, device) ? nullptr : &c;
-      if (c.supports && !c.supports(args, device)) continue;
-      match = &c;
-      ++matches;
+      if (t_forced == c.name) return allowed(c) && (!c.supports || c.supports(args, device)) ? &c : nullptr;
+      named = named || fits_impl(c.name, t_forced);
     }
-    if (matches == 1) return match;
-    if (named) require(matches == 0, t_op, "impl='", t_forced, "' must fit exactly one kernel of slot '", slot_info(slot).name,
-            "', fits ", matches);
-    if (named) return nullptr;
   }
   for (const Candidate& c : candidates)
-    if (allowed(c) && (!c.supports || c.supports(args, device))) return &c;
+    if (allowed(c) && (!named || fits_impl(c.name, t_forced)) && (!c.supports || c.supports(args, device))) return &c;
   return nullptr;
 }
 

@@ -42,8 +42,10 @@ class OpScope {
   const char* previous_;
 };
 
-// Restricts this thread's choice: a candidate's full name, or a prefix that fits exactly one. Empty: no restriction.
+// Restricts this thread's choice to a candidate by its full name, or to those whose name begins or ends so ("avx2", "direct").
+// Slots in which nothing has the name choose as ever. Empty: no restriction.
 void force_impl(const std::string& name);
+bool fits_impl(std::string_view name, std::string_view impl);
 const std::string& forced_impl();
 // Whether float32 products on a GPU may round their operands to TF32 (10 bits of mantissa). The CPU's are always exact.
 bool tf32();

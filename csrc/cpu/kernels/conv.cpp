@@ -417,11 +417,11 @@ Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& contex
 
 namespace cpu::SMELT_ISA {
 void register_conv(KernelTable& table) {
-  add_kernel<Conv2dArgs, conv2d, floating_only, forward_workspace>(table, SMELT_KERNEL_NAME("conv2d"));
+  add_kernel<Conv2dArgs, conv2d, floating_only, forward_workspace>(table, SMELT_KERNEL_NAME("conv2d_direct"));
   add_kernel<Conv2dBackwardInputArgs, conv2d_backward_input, input_takes, input_workspace>(
-      table, SMELT_KERNEL_NAME("conv2d_backward_input"));
+      table, SMELT_KERNEL_NAME("conv2d_backward_input_direct"));
   add_kernel<Conv2dBackwardWeightArgs, conv2d_backward_weight, weight_takes, weight_workspace>(
-      table, SMELT_KERNEL_NAME("conv2d_backward_weight"));
+      table, SMELT_KERNEL_NAME("conv2d_backward_weight_direct"));
 }
 }  // namespace cpu::SMELT_ISA
 

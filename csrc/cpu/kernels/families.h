@@ -11,7 +11,8 @@ void register_binary(KernelTable& table);     // binary.cpp: binary, where
 void register_reduce(KernelTable& table);     // reduce.cpp: reduce, cumsum, sort
 void register_index(KernelTable& table);
 void register_gemm(KernelTable& table);
-void register_conv(KernelTable& table);
+void register_conv(KernelTable& table);       // convolutions of any kind, as matrix products
+void register_conv_depthwise(KernelTable& table);
 void register_pool(KernelTable& table);
 void register_norm(KernelTable& table);
 void register_softmax(KernelTable& table);    // softmax.cpp: softmax, cross_entropy

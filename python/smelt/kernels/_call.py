@@ -124,7 +124,7 @@ class Call:
         if not isinstance(self.impl, str):
             raise TypeError(f"{self.slot}: impl must be a name, got {self.impl!r}")
         device = self.device or "cpu"
-        if self.impl and not any(name.startswith(self.impl) for name in _core.impls(self.slot, device)):
+        if self.impl and not any(_core.fits_impl(name, self.impl) for name in _core.impls(self.slot, device)):
             raise self.error(f"impl must be one of {', '.join(_core.impls(self.slot, device))}, got {self.impl!r}")
         _core.call_slot(self.slot, {**self.fields, **fields}, self.impl, device)
         return self._results[0] if len(self._results) == 1 else tuple(self._results)

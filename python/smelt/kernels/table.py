@@ -51,10 +51,11 @@ def use(impl: str) -> Iterator[None]:
     """Restricts this thread's choice meanwhile, in every slot that has a candidate of this name.
 
     Args:
-        impl: a candidate's full name, or a prefix, such as ``"avx2"``, that fits exactly one in each slot that is used.
+        impl: a candidate's full name, or what names begin or end with: an instruction set (``"avx2"``), a technique
+            (``"direct"``). Of several that fit, the table's order decides.
 
     Raises:
-        ValueError: no candidate here has the name, or the prefix fits several of a slot.
+        ValueError: no candidate here has the name.
         RuntimeError: a slot has the candidate, but it does not take the arguments.
 
     Example:
@@ -64,9 +65,9 @@ def use(impl: str) -> Iterator[None]:
         ['portable_fill', 'portable_binary']
     """
     names = {name for slot in _core.slots() for name in _core.impls(slot)}
-    if not impl or not any(name.startswith(impl) for name in names):
+    if not impl or not any(_core.fits_impl(name, impl) for name in names):
         sets = ", ".join(sorted({name.split("_")[0] for name in names}))
-        raise ValueError(f"kernels.use: impl must begin the name of a kernel here ({sets}, ...), got {impl!r}")
+        raise ValueError(f"kernels.use: impl must begin or end the name of a kernel here ({sets}, ...), got {impl!r}")
     previous = _core.forced_impl()
     _core.force_impl(impl)
     try:

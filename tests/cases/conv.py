@@ -98,7 +98,7 @@ CASES = [
     _conv2d((1, 6, 5, 51), (34, 3, 3, 3), groups=17, stride=2, padding=1),
     _conv2d((2, 6, 7, 8), (8, 3, 3, 1), groups=8, padding=1, bias=True),
     _conv2d((1, 7, 6, 17), (34, 3, 3, 1), groups=17, stride=2, padding="same"),
-    _conv2d((2, 7, 25, 70), (70, 5, 5, 1), groups=70, padding=2, activation="relu"),
+    _conv2d((2, 7, 25, 70), (70, 5, 5, 1), groups=70, padding=2, activation="tanh"),
     _conv2d((3, 9, 11, 65), (65, 2, 9, 1), groups=65, stride=(2, 3), padding=(1, 4), dilation=(3, 1), bias=True),
     _conv2d((1, 4, 3, 5), (5, 33, 1, 1), groups=5, padding=(17, 0)),  # more taps than the depthwise kernel takes
     # The kernel is as large as the padded image.

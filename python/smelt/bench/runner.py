@@ -90,7 +90,9 @@ def run(
         for slot in chosen.slots:
             if not any(_core.fits_impl(name, impl) for name in _core.impls(slot, device)):
                 names = ", ".join(_core.impls(slot, device))
-                raise ValueError(f"--impl must begin or end the name of a kernel of slot {slot} ({names}), got {impl!r}")
+                raise ValueError(
+                    f"--impl must begin or end the name of a kernel of slot {slot} ({names}), got {impl!r}"
+                )
     if random and (not chosen.random or shapes):
         able = " and ".join(name for name, s in SUITES.items() if s.random)
         raise ValueError(

@@ -93,6 +93,9 @@ CASES = [
     _conv2d((1, 9, 10, 3), (4, 3, 3, 3), dilation=2),
     _conv2d((1, 9, 10, 3), (4, 3, 2, 3), dilation=(1, 3), padding=1, bias=True),
     _conv2d((2, 9, 8, 3), (4, 3, 3, 3), stride=2, padding=2, dilation=(2, 3)),
+    # Winograd's, also beyond whole tiles.
+    _conv2d((1, 20, 21, 26), (33, 3, 3, 26), padding=1, bias=True, grad=False),
+    _conv2d((7, 6, 5, 24), (40, 3, 3, 24), padding=(2, 0), bias=True, activation="silu", grad=False),
     # Groups and depthwise.
     _conv2d((2, 5, 6, 6), (4, 3, 3, 3), groups=2, padding=1, bias=True),
     _conv2d((1, 6, 5, 51), (34, 3, 3, 3), groups=17, stride=2, padding=1),

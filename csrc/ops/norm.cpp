@@ -117,7 +117,8 @@ std::pair<Tensor, Tensor> row_norm(const char* op, bool centred, const Tensor& x
   const bool together = sums && autocast_on();
   const DType common = together ? common_dtype(x_in.dtype(), residual_in.dtype()) : x_in.dtype();
   const bool low = together && common == autocast_dtype();
-  const Tensor x = dense(low ? cast(x_in, common) : x_in), residual = !sums ? Tensor() : dense(low ? cast(residual_in, common) : residual_in);
+  const Tensor x = dense(low ? cast(x_in, common) : x_in);
+  const Tensor residual = sums ? dense(low ? cast(residual_in, common) : residual_in) : Tensor();
   require_same_device(op, {&x, &weight, &bias, &residual});
   require(eps > 0, op, "eps must be positive, got ", eps);
   const bool good = dry_run::holds([&] {

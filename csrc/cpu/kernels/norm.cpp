@@ -94,7 +94,9 @@ void forward_rows(const Rows<Compute<S>>& a, int64_t row, bool past) {
   if (a.residual) {
     const S* more = static_cast<const S*>(a.residual) + row * d;
     S* both = static_cast<S*>(a.sum) + row * d;
-    each_vector<V>(kRows * d, [&](int64_t i, int lanes) { store(both + i, load<V>(x + i, lanes) + load<V>(more + i, lanes), lanes); });
+    each_vector<V>(kRows * d, [&](int64_t i, int lanes) {
+      store(both + i, load<V>(x + i, lanes) + load<V>(more + i, lanes), lanes);
+    });
     x = both;
   }
   Moments<T> moments[kRows];

@@ -91,7 +91,8 @@ inline void each_scaled(const S* x, int64_t n, int64_t begin, int64_t end, const
 // Of each thread some rows of exponentials, and the tops of their blocks.
 int64_t scratch_row(int64_t n) { return round_up(n + ceil_div(n, kBlock), 16); }
 size_t softmax_workspace(const SoftmaxArgs& a, int threads) {
-  return a.log ? 0 : static_cast<size_t>(threads * rows_together(a.n) * scratch_row(a.n)) * (a.dtype == DType::float64 ? 8 : 4);
+  const int64_t size = a.dtype == DType::float64 ? 8 : 4;
+  return a.log ? 0 : static_cast<size_t>(threads * rows_together(a.n) * scratch_row(a.n) * size);
 }
 
 template <class S>
@@ -109,7 +110,8 @@ void softmax_run(const SoftmaxArgs& a, Context& context) {
           [&](int64_t row, RowScale<T> scale, int) {
             const S* const own = x + row * n;
             const V shift = V::set(scale.largest), log_total = V::set(std::log(scale.total));
-            each_written<V>(y + row * n, n, past, [&](int64_t i, int lanes) { return (load<V>(own + i, lanes) - shift) - log_total; });
+            each_written<V>(y + row * n, n, past,
+                            [&](int64_t i, int lanes) { return (load<V>(own + i, lanes) - shift) - log_total; });
           });
     } else {
       T* const scratch = static_cast<T*>(context.workspace) + thread * rows_together(n) * scratch_row(n);

@@ -83,7 +83,8 @@ SMELT_EMULATED __m512 _mm512_scalef_ps(__m512 a, __m512 n) {
   float lanes[16], powers[16];
   std::memcpy(lanes, &a, sizeof lanes);
   std::memcpy(powers, &n, sizeof powers);
-  for (int i = 0; i < 16; ++i) lanes[i] = powers[i] == powers[i] ? __builtin_ldexpf(lanes[i], static_cast<int>(powers[i])) : powers[i];
+  for (int i = 0; i < 16; ++i)
+    lanes[i] = powers[i] == powers[i] ? __builtin_ldexpf(lanes[i], static_cast<int>(powers[i])) : powers[i];
   std::memcpy(&a, lanes, sizeof lanes);
   return a;
 }

@@ -299,7 +299,7 @@ def _jax(case: Case, name: str, jax: Any, exact: Sequence[Any], exact_dy: Any, d
         "gelu": lambda x: jax.nn.gelu(x, approximate=False),
         "dropout": lambda x: jnp.where(jax.random.bernoulli(jax.random.key(0), 1 - DROP, x.shape), x / (1 - DROP), 0),
     }
-    labels = jnp.asarray(exact[-1]) if name == "cross_entropy" else None
+    labels: Any = jnp.asarray(exact[-1]) if name == "cross_entropy" else None
     leaves = [jnp.asarray(e, dtype) for e in exact if e.dtype.kind == "f"]
 
     def both(dy: Any, *leaves: Any) -> Any:

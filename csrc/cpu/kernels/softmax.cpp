@@ -45,8 +45,9 @@ constexpr int kMostTogether = 4;
 constexpr int64_t kShort = 1024;
 int rows_together(int64_t n) { return n <= kShort ? kMostTogether : 1; }
 
-// One look at a row, block by block, behind the first block's largest; the sum so far shrinks when a larger element comes. `powers` (n) and `tops` (blocks), where
-// they are given, take e^(x - top) of each block's elements, with the largest so far for its top.
+// One look at a row, block by block, behind the first block's largest; the sum so far shrinks when a larger element comes.
+// `powers` (n) and `tops` (blocks), where they are given, take e^(x - top) of each block's elements, with the largest so far for
+// its top.
 template <bool kKeep, class S>
 inline RowScale<Compute<S>> row_scale(const S* x, int64_t n, Compute<S> first, Compute<S>* powers = nullptr,
                                       Compute<S>* tops = nullptr) {

@@ -244,7 +244,7 @@ def _case(work: _Work, dtype: str, impls: Sequence[str], modules: dict[str, Any]
         # Roundings of random numbers are random, too: to the size of a result, errors of sums are as the logarithm of the
         # count in blocks, and as its root in one chain.
         wanted = [np.asarray(w, np.float64) for w in op.plain(*exact, exact_dy)]
-        share = UNIT[dtype] * (8 * math.log2(count + 2) + math.sqrt(count / channels))
+        share = UNIT[dtype] * (8 * math.log2(count + 2) + 4 * math.sqrt(count / channels))
         case.expected = [(w, share * (np.abs(w) + np.sqrt(np.mean(w**2)))) for w in wanted]
     return case
 

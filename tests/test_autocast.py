@@ -55,6 +55,8 @@ FOLLOWING = {
     "dropout": lambda x: smelt.dropout(x, 0.5),
     "batch_norm": lambda x: nn.BatchNorm2d(3)(x),
     "layer_norm": lambda x: nn.LayerNorm(3)(x),
+    "rms_norm": lambda x: nn.RMSNorm(3)(x),
+    "group_norm": lambda x: nn.GroupNorm(3, 3)(x),
     "reshape": lambda x: x.reshape(-1, 3),
     "max": lambda x: smelt.max(x),
     "scalar": lambda x: 2.5 * x,

@@ -81,6 +81,33 @@ def test_named_shapes_are_many_and_of_every_kind():
     assert drawn == bench.shapes.random_gemm(40, seed=3) != bench.shapes.random_gemm(40, seed=4)
 
 
+def test_shapes_of_norms_are_of_the_ops_they_fit():
+    shapes = suites.SUITES["norm"].shapes
+    assert {s.op for s in shapes([], 0, 0)} == {s.op for s in shapes(["large"], 0, 0)} == set(bench.shapes.NORM)
+    assert {s.op for s in shapes(["2x3x4x8"], 0, 0)} == {"batch_norm", "group_norm"}
+    assert [str(s) for s in shapes(["softmax:3x5", "gelu"], 0, 0)] == [
+        "softmax 3x5", *(f"gelu {r}x{d}" for r, d in bench.shapes.NORM["gelu"])
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"--shape must name one of layer_norm, .*, got 'norm:3x5'"):
+        shapes(["norm:3x5"], 0, 0)
+    with pytest.raises(ValueError, match=r"--shape must be ROWSxD with positive integers, got '3x4x5'"):
+        shapes(["gelu:3x4x5"], 0, 0)
+
+
+def test_norms_of_images_compute_what_is_expected(isa):
+    rng, modules = np.random.default_rng(0), suites.peers(["numpy"])
+    for dtype in ("float32", "bfloat16"):
+        for shape in suites.SUITES["norm"].shapes(["3x5x4x16"], 0, 0):
+            suites.SUITES["norm"].build(shape, dtype, [], modules, rng, "cpu").check()
+
+
+def test_limits_of_memory_of_one_size():
+    with pytest.raises(ValueError, match="stream_limits: nbytes must be at least 4096, got 100"):
+        bench.stream_limits(100)
+    row = bench.run("norm", ["softmax:64x64"], rounds=5)["rows"][0]
+    assert row["gbs"] > 0 and row["share"] > 0
+
+
 def test_a_wrong_contender_is_found_before_timing():
     rng = np.random.default_rng(0)
     case = suites.SUITES["gemm"].build(bench.shapes.Gemm("s", 4, 4, 4), "float32", [], {}, rng, "cpu")

@@ -312,6 +312,13 @@ LAYERS = {
         SEQUENCE,
         lambda m, x: smelt.batch_norm(x, m.weight, m.bias, smelt.zeros(4), smelt.ones(4), True, 0.1, 1e-5),
     ),
+    "RMSNorm": (lambda: nn.RMSNorm(4, eps=1e-3), IMAGE, lambda m, x: smelt.rms_norm(x, m.weight, 1e-3)),
+    "GroupNorm": (
+        lambda: nn.GroupNorm(2, 4, eps=1e-3),
+        IMAGE,
+        lambda m, x: smelt.group_norm(x, 2, m.weight, m.bias, 1e-3),
+    ),
+    "InstanceNorm2d": (lambda: nn.InstanceNorm2d(4), IMAGE, lambda m, x: smelt.group_norm(x, 4)),
     "LayerNorm": (lambda: nn.LayerNorm(4, eps=1e-3), IMAGE, lambda m, x: smelt.layer_norm(x, m.weight, m.bias, 1e-3)),
     "Flatten": (nn.Flatten, IMAGE, lambda m, x: x.reshape(2, -1)),
     "Flatten axes": (lambda: nn.Flatten(1, 2), IMAGE, lambda m, x: x.reshape(2, 42, 4)),

@@ -122,6 +122,40 @@ def test_normalisation_gives_the_bits_of_the_ops(rng):
     for mine, theirs in zip(kernels.layer_norm_backward(x, mean, rstd, dy, weight=w), (tx, tw, tb)):
         same(mine, theirs.grad)
 
+    tx, tw = (t.requires_grad_() for t in tensors(x, w))
+    y = smelt.rms_norm(tx, tw)
+    y.backward(smelt.from_numpy(dy))
+    got, rstd = kernels.rms_norm(x, w)
+    same(got, y.detach())
+    for mine, theirs in zip(kernels.rms_norm_backward(x, rstd, dy, weight=w), (tx, tw)):
+        same(mine, theirs.grad)
+
+    tx, tw, tb = (t.requires_grad_() for t in tensors(x.reshape(3, 3, 5), w, b))
+    y = smelt.group_norm(tx, 5, tw, tb)
+    y.backward(smelt.from_numpy(dy.reshape(3, 3, 5)))
+    got, mean, rstd = kernels.group_norm(x.reshape(3, 3, 5), 5, w, b)
+    same(got, y.detach())
+    found = kernels.group_norm_backward(x.reshape(3, 3, 5), 5, mean, rstd, dy.reshape(3, 3, 5), weight=w)
+    for mine, theirs in zip(found, (tx, tw, tb)):
+        same(mine, theirs.grad)
+    with pytest.raises(ValueError, match="group_norm: groups must divide the channels, got 2 groups of 5 channels"):
+        kernels.group_norm(x.reshape(3, 3, 5), 2)
+
+    other, dsum = floats(rng, 9, 5), floats(rng, 9, 5)
+    for raw, slopes, op in (
+        (kernels.layer_norm, kernels.layer_norm_backward, smelt.add_layer_norm),
+        (kernels.rms_norm, kernels.rms_norm_backward, smelt.add_rms_norm),
+    ):
+        tx, tr, tw = (t.requires_grad_() for t in tensors(x, other, w))
+        total, y = op(tx, tr, tw)
+        (total * smelt.from_numpy(dsum) + y * smelt.from_numpy(dy)).sum().backward()
+        got = raw(x, w, residual=other)
+        same(got[0], total.detach())
+        same(got[1], y.detach())
+        dx, dweight = slopes(got[0], *got[2:], dy, weight=w, dsum=dsum)[:2]
+        for mine, theirs in zip((dx, dx, dweight), (tx, tr, tw)):
+            same(mine, theirs.grad)
+
     tx, tw, tb = (t.requires_grad_() for t in tensors(x, w, b))
     running = [np.zeros(5, F32), np.ones(5, F32)]
     moved = tensors(*(r.copy() for r in running))

@@ -278,6 +278,9 @@ def test_nan_stays_in_its_row(isa):
         smelt.softmax,
         smelt.log_softmax,
         lambda x: smelt.layer_norm(x, smelt.ones(33), smelt.zeros(33)),
+        smelt.rms_norm,
+        lambda x: smelt.group_norm(x, 3),
+        lambda x: smelt.add_layer_norm(x, x)[1],
         lambda x: losses.cross_entropy(x, labels, reduction="none").reshape(5, 1),
         lambda x: losses.mse_loss(x, clean, reduction="none").mean(axis=1, keepdims=True),
     ):

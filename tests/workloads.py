@@ -46,9 +46,10 @@ def _reduce(make, rng):
 
 
 def _softmax(make, rng):
-    x = floats(rng, 900, 103)
+    x, long = floats(rng, 900, 103), floats(rng, 9, 5003)
     return [
         *with_gradients(make, rng, smelt.softmax, x), *with_gradients(make, rng, lambda t: smelt.log_softmax(t, 0), x),
+        *with_gradients(make, rng, smelt.softmax, long), *with_gradients(make, rng, smelt.log_softmax, long),
     ]  # fmt: skip
 
 
@@ -77,7 +78,15 @@ def _norm(make, rng):
 
     results = [*with_gradients(make, rng, batch_norm, x, w, b, residual), mean, var]
     results += with_gradients(make, rng, lambda t: smelt.batch_norm(t, make(w), make(b), mean, var, False), x)
-    return results + with_gradients(make, rng, smelt.layer_norm, floats(rng, 900, 71), floats(rng, 71), floats(rng, 71))
+    results += with_gradients(make, rng, smelt.layer_norm, floats(rng, 900, 71), floats(rng, 71), floats(rng, 71))
+    results += with_gradients(make, rng, smelt.rms_norm, floats(rng, 900, 71), floats(rng, 71))
+    for images in (3, 50):  # fewer than threads, and more
+        x, w, b = floats(rng, images, 300, 18), floats(rng, 18), floats(rng, 18)
+        results += with_gradients(make, rng, lambda t, scale, shift: smelt.group_norm(t, 6, scale, shift), x, w, b)
+    x, residual = floats(rng, 900, 71), floats(rng, 900, 71)
+    for norm in (smelt.add_layer_norm, smelt.add_rms_norm):
+        results += with_gradients(make, rng, lambda t, other, f=norm: (lambda s, y: s * y)(*f(t, other)), x, residual)
+    return results
 
 
 def _conv(make, rng):
@@ -158,7 +167,7 @@ def _guard(make, rng):
 
 
 def _probe(make, rng):
-    kinds = ("fma", "fma_bf16", "read", "write", "copy", "update")
+    kinds = ("fma", "fma_bf16", "read", "write", "copy", "update", "copy_cached")
     return [smelt.tensor([kernels.probe(smelt.zeros(8192), kind, 2) for kind in kinds])]
 
 

@@ -51,9 +51,14 @@ SMELT_FIELDS(BatchNormArgs, x, weight, bias, residual, running_mean, running_var
              dtype, activation, training)
 SMELT_FIELDS(BatchNormBackwardArgs, x, y, weight, mean, rstd, dy, dx, dweight, dbias, dresidual, rows, c, dtype, activation,
              training, accumulate_x, accumulate_weight, accumulate_bias, accumulate_residual)
-SMELT_FIELDS(LayerNormArgs, x, weight, bias, y, mean, rstd, rows, d, eps, dtype)
-SMELT_FIELDS(LayerNormBackwardArgs, x, weight, mean, rstd, dy, dx, dweight, dbias, rows, d, dtype, accumulate_x,
+SMELT_FIELDS(LayerNormArgs, x, weight, bias, residual, y, sum, mean, rstd, rows, d, eps, dtype)
+SMELT_FIELDS(LayerNormBackwardArgs, x, weight, mean, rstd, dy, dsum, dx, dweight, dbias, rows, d, dtype, accumulate_x,
              accumulate_weight, accumulate_bias)
+SMELT_FIELDS(RmsNormArgs, x, weight, residual, y, sum, rstd, rows, d, eps, dtype)
+SMELT_FIELDS(RmsNormBackwardArgs, x, weight, rstd, dy, dsum, dx, dweight, rows, d, dtype, accumulate_x, accumulate_weight)
+SMELT_FIELDS(GroupNormArgs, x, weight, bias, y, mean, rstd, n, positions, c, groups, eps, dtype)
+SMELT_FIELDS(GroupNormBackwardArgs, x, weight, mean, rstd, dy, dx, dweight, dbias, n, positions, c, groups, dtype,
+             accumulate_x, accumulate_weight, accumulate_bias)
 SMELT_FIELDS(SoftmaxArgs, x, y, rows, n, dtype, log)
 SMELT_FIELDS(SoftmaxBackwardArgs, y, dy, dx, rows, n, dtype, log, accumulate)
 SMELT_FIELDS(CrossEntropyArgs, logits, labels, weight, loss, lse, total_weight, rows, classes, ignore_index,

@@ -196,6 +196,15 @@ void register_layers(py::module_& m) {
   m.def("layer_norm", [](const Tensor& x, const MaybeTensor& weight, const MaybeTensor& bias, double eps) {
     return layer_norm(x, or_none(weight), or_none(bias), eps);
   });
+  m.def("add_layer_norm", [](const Tensor& x, const Tensor& residual, const MaybeTensor& weight, const MaybeTensor& bias,
+                             double eps) { return add_layer_norm(x, residual, or_none(weight), or_none(bias), eps); });
+  m.def("rms_norm", [](const Tensor& x, const MaybeTensor& weight, double eps) { return rms_norm(x, or_none(weight), eps); });
+  m.def("add_rms_norm", [](const Tensor& x, const Tensor& residual, const MaybeTensor& weight, double eps) {
+    return add_rms_norm(x, residual, or_none(weight), eps);
+  });
+  m.def("group_norm", [](const Tensor& x, int64_t groups, const MaybeTensor& weight, const MaybeTensor& bias, double eps) {
+    return group_norm(x, groups, or_none(weight), or_none(bias), eps);
+  });
   m.def("softmax", softmax);
   m.def("dropout", dropout);
 }

@@ -553,10 +553,13 @@ struct LayerNormArgs {
   int64_t rows, d;
   double eps;
   DType dtype;
-  Work work() const { return {8.0 * rows * d, 2.0 * dtype_size(dtype) * rows * d}; }
+  const void* residual = nullptr;  // (rows, D) or null: rows of x + residual are normalised
+  void* sum = nullptr;             // (rows, D) out: x + residual, null without one
+  Work work() const { return {8.0 * rows * d, (residual ? 4.0 : 2.0) * dtype_size(dtype) * rows * d}; }
   static constexpr auto buffers() {
-    return std::array{SMELT_IN(LayerNormArgs, x),  SMELT_IN(LayerNormArgs, weight), SMELT_IN(LayerNormArgs, bias),
-                      SMELT_OUT(LayerNormArgs, y), SMELT_OUT(LayerNormArgs, mean),  SMELT_OUT(LayerNormArgs, rstd)};
+    return std::array{SMELT_IN(LayerNormArgs, x),         SMELT_IN(LayerNormArgs, weight), SMELT_IN(LayerNormArgs, bias),
+                      SMELT_IN(LayerNormArgs, residual),  SMELT_OUT(LayerNormArgs, y),     SMELT_OUT(LayerNormArgs, sum),
+                      SMELT_OUT(LayerNormArgs, mean),     SMELT_OUT(LayerNormArgs, rstd)};
   }
 };
 
@@ -573,16 +576,99 @@ struct LayerNormBackwardArgs {
   int64_t rows, d;
   DType dtype;
   bool accumulate_x, accumulate_weight, accumulate_bias;
-  Work work() const { return {12.0 * rows * d, 3.0 * dtype_size(dtype) * rows * d}; }
+  const void* dsum = nullptr;  // (rows, D) or null: added to dx, the gradient of x + residual beside this one
+  Work work() const { return {12.0 * rows * d, (dsum ? 4.0 : 3.0) * dtype_size(dtype) * rows * d}; }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(LayerNormBackwardArgs, x),
                       SMELT_IN(LayerNormBackwardArgs, weight),
                       SMELT_IN(LayerNormBackwardArgs, mean),
                       SMELT_IN(LayerNormBackwardArgs, rstd),
                       SMELT_IN(LayerNormBackwardArgs, dy),
+                      SMELT_IN(LayerNormBackwardArgs, dsum),
                       SMELT_GRAD(LayerNormBackwardArgs, dx, accumulate_x),
                       SMELT_GRAD(LayerNormBackwardArgs, dweight, accumulate_weight),
                       SMELT_GRAD(LayerNormBackwardArgs, dbias, accumulate_bias)};
+  }
+};
+
+struct RmsNormArgs {
+  SMELT_SLOT(RmsNormArgs, "rms_norm");
+  const void* x;       // (rows, D)
+  const void* weight;  // (D) or null
+  void* y;             // (rows, D)
+  void* rstd;          // (rows) out: 1 / root of the mean square
+  int64_t rows, d;
+  double eps;
+  DType dtype;
+  const void* residual = nullptr;  // (rows, D) or null: rows of x + residual are normalised
+  void* sum = nullptr;             // (rows, D) out: x + residual, null without one
+  Work work() const { return {5.0 * rows * d, (residual ? 4.0 : 2.0) * dtype_size(dtype) * rows * d}; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(RmsNormArgs, x),  SMELT_IN(RmsNormArgs, weight), SMELT_IN(RmsNormArgs, residual),
+                      SMELT_OUT(RmsNormArgs, y), SMELT_OUT(RmsNormArgs, sum),   SMELT_OUT(RmsNormArgs, rstd)};
+  }
+};
+
+struct RmsNormBackwardArgs {
+  SMELT_SLOT(RmsNormBackwardArgs, "rms_norm_backward");
+  const void* x;       // (rows, D)
+  const void* weight;  // (D) or null
+  const void* rstd;    // (rows)
+  const void* dy;      // (rows, D)
+  void* dx;            // (rows, D) or null
+  void* dweight;       // (D) or null
+  int64_t rows, d;
+  DType dtype;
+  bool accumulate_x, accumulate_weight;
+  const void* dsum = nullptr;  // (rows, D) or null: added to dx, the gradient of x + residual beside this one
+  Work work() const { return {9.0 * rows * d, (dsum ? 4.0 : 3.0) * dtype_size(dtype) * rows * d}; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(RmsNormBackwardArgs, x),    SMELT_IN(RmsNormBackwardArgs, weight),
+                      SMELT_IN(RmsNormBackwardArgs, rstd), SMELT_IN(RmsNormBackwardArgs, dy),
+                      SMELT_IN(RmsNormBackwardArgs, dsum), SMELT_GRAD(RmsNormBackwardArgs, dx, accumulate_x),
+                      SMELT_GRAD(RmsNormBackwardArgs, dweight, accumulate_weight)};
+  }
+};
+
+// Over the positions and the channels of each group of each image.
+struct GroupNormArgs {
+  SMELT_SLOT(GroupNormArgs, "group_norm");
+  const void* x;       // (N, positions, C)
+  const void* weight;  // (C) or null
+  const void* bias;    // (C) or null
+  void* y;             // (N, positions, C)
+  void* mean;          // (N, groups) out
+  void* rstd;          // (N, groups) out
+  int64_t n, positions, c, groups;  // groups divides C
+  double eps;
+  DType dtype;
+  Work work() const { return {8.0 * n * positions * c, 2.0 * dtype_size(dtype) * n * positions * c}; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(GroupNormArgs, x),  SMELT_IN(GroupNormArgs, weight), SMELT_IN(GroupNormArgs, bias),
+                      SMELT_OUT(GroupNormArgs, y), SMELT_OUT(GroupNormArgs, mean),  SMELT_OUT(GroupNormArgs, rstd)};
+  }
+};
+
+struct GroupNormBackwardArgs {
+  SMELT_SLOT(GroupNormBackwardArgs, "group_norm_backward");
+  const void* x;       // (N, positions, C)
+  const void* weight;  // (C) or null
+  const void* mean;    // (N, groups)
+  const void* rstd;    // (N, groups)
+  const void* dy;      // (N, positions, C)
+  void* dx;            // (N, positions, C) or null
+  void* dweight;       // (C) or null
+  void* dbias;         // (C) or null
+  int64_t n, positions, c, groups;
+  DType dtype;
+  bool accumulate_x, accumulate_weight, accumulate_bias;
+  Work work() const { return {12.0 * n * positions * c, 3.0 * dtype_size(dtype) * n * positions * c}; }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(GroupNormBackwardArgs, x),    SMELT_IN(GroupNormBackwardArgs, weight),
+                      SMELT_IN(GroupNormBackwardArgs, mean), SMELT_IN(GroupNormBackwardArgs, rstd),
+                      SMELT_IN(GroupNormBackwardArgs, dy),   SMELT_GRAD(GroupNormBackwardArgs, dx, accumulate_x),
+                      SMELT_GRAD(GroupNormBackwardArgs, dweight, accumulate_weight),
+                      SMELT_GRAD(GroupNormBackwardArgs, dbias, accumulate_bias)};
   }
 };
 
@@ -621,13 +707,13 @@ struct CrossEntropyArgs {
   SMELT_SLOT(CrossEntropyArgs, "cross_entropy");
   const void* logits;     // (rows, classes)
   const int64_t* labels;  // (rows), in [0, classes) or ignore_index
-  const void* weight;     // (classes) or null
+  const void* weight;     // (classes) or null; like all results float32 where the logits are halves
   void* loss;             // (rows) for Reduction::none, else (1)
   void* lse;              // (rows, 2) out: the largest logit, and log of the sum of exp(logit - largest)
   void* total_weight;     // (1) out: the divisor of Reduction::mean
   int64_t rows, classes, ignore_index;
   double label_smoothing;
-  DType dtype;
+  DType dtype;  // of the logits
   Reduction reduction;
   Work work() const { return {5.0 * rows * classes, 1.0 * dtype_size(dtype) * rows * classes}; }
   static constexpr auto buffers() {
@@ -648,7 +734,7 @@ struct CrossEntropyBackwardArgs {
   void* dlogits;             // (rows, classes)
   int64_t rows, classes, ignore_index;
   double label_smoothing;
-  DType dtype;
+  DType dtype;  // of the logits
   Reduction reduction;
   bool accumulate;
   Work work() const { return {5.0 * rows * classes, 2.0 * dtype_size(dtype) * rows * classes}; }
@@ -879,7 +965,7 @@ struct AdamArgs {
 
 // ----------------------------------------------------------------------------------------------------------- probes
 
-enum class ProbeKind : uint8_t { fma, fma_bf16, read, write, copy, update };  // names: smelt.kernels.probe
+enum class ProbeKind : uint8_t { fma, fma_bf16, read, write, copy, update, copy_cached };  // names: smelt.kernels.probe
 
 // What the machine can do at best, for benchmarks: every thread works on its own share.
 struct ProbeArgs {
@@ -902,6 +988,7 @@ using Slots =
                ReduceArgs, CumsumArgs, SortArgs, CheckIndexArgs, TakeArgs, PutArgs, GatherArgs, ScatterAddArgs,
                NonzeroArgs, GemmArgs, Conv2dArgs, Conv2dBackwardInputArgs, Conv2dBackwardWeightArgs, Pool2dArgs,
                Pool2dBackwardArgs, BatchNormArgs, BatchNormBackwardArgs, LayerNormArgs, LayerNormBackwardArgs,
+               RmsNormArgs, RmsNormBackwardArgs, GroupNormArgs, GroupNormBackwardArgs,
                SoftmaxArgs, SoftmaxBackwardArgs, CrossEntropyArgs, CrossEntropyBackwardArgs, LossArgs,
                LossBackwardArgs, RandomArgs, DropoutArgs, SumSquaresArgs, GuardLossArgs, RestoreArgs, ClipScaleArgs, SgdArgs,
                AdamArgs, ProbeArgs>;

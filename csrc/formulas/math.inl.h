@@ -26,6 +26,7 @@ struct One {
   SMELT_INLINE static One zero() { return {0}; }
   SMELT_INLINE static One load(const Number* p, int = 1) { return {*p}; }
   SMELT_INLINE void store(Number* p, int = 1) const { *p = v; }
+  SMELT_INLINE void stream(Number* p) const { *p = v; }
 
   SMELT_INLINE friend One operator+(One a, One b) { return {a.v + b.v}; }
   SMELT_INLINE friend One operator-(One a, One b) { return {a.v - b.v}; }
@@ -111,6 +112,12 @@ struct Twice {
     b.store(p + V::W, n - V::W);
   }
 
+  template <class S>
+  void stream(S* p) const {
+    a.stream(p);
+    b.stream(p + V::W);
+  }
+
   friend Twice operator+(Twice x, Twice y) { return {x.a + y.a, x.b + y.b}; }
   friend Twice operator-(Twice x, Twice y) { return {x.a - y.a, x.b - y.b}; }
   friend Twice operator*(Twice x, Twice y) { return {x.a * y.a, x.b * y.b}; }
@@ -130,6 +137,8 @@ struct Twice {
   friend Twice trunc(Twice x) { return {trunc(x.a), trunc(x.b)}; }
   friend Twice round(Twice x) { return {round(x.a), round(x.b)}; }
   friend Twice exp2_whole(Twice n) { return {exp2_whole(n.a), exp2_whole(n.b)}; }
+  friend Twice times_exp2(Twice p, Twice n) { return {times_exp2(p.a, n.a), times_exp2(p.b, n.b)}; }
+  friend T sum(Twice x) { return sum(x.a + x.b); }
   friend void split_exponent(Twice x, Twice* m, Twice* e) {
     split_exponent(x.a, &m->a, &e->a);
     split_exponent(x.b, &m->b, &e->b);
@@ -166,6 +175,27 @@ SMELT_INLINE V exp(V x) {
   y = select(high < x, V::set(__builtin_inff()), y);
   y = select(x < low, V::zero(), y);  // subnormal results are flushed
   return select(is_nan(x), x, y);
+}
+
+// e^x for x below 88: what softmax needs, where x is a distance to the largest. x / log 2 = n + f with |f| <= 1/2, the product
+// being exact within the fma; the polynomial of 2^f is that of Cephes. NaN passes through.
+template <FloatVector V>
+SMELT_INLINE V exp_small(V x) {
+  const V low = V::set(-87.33654f), clamped = max(low, x), inverse = V::set(1.44269504f);
+  const V n = round(clamped * inverse);
+  const V f = fma(clamped, V::set(1.92596299e-8f), fma(clamped, inverse, -n));
+  V p = V::set(1.535336188e-4f);
+  p = fma(p, f, V::set(1.339887440e-3f));
+  p = fma(p, f, V::set(9.618437358e-3f));
+  p = fma(p, f, V::set(5.550332471e-2f));
+  p = fma(p, f, V::set(2.402264791e-1f));
+  p = fma(p, f, V::set(6.931472029e-1f));
+  p = fma(p, f, V::set(1));
+  return select(x < low, V::zero(), times_exp2(p, n));  // subnormal results are flushed
+}
+template <class Number>
+SMELT_INLINE One<Number> exp_small(One<Number> x) {
+  return exp(x);
 }
 
 // m in [sqrt(1/2), sqrt(2)): log x = e log 2 + log m.
@@ -275,7 +305,7 @@ SMELT_INLINE Normal<V> normal(V x) {
   p = fma(p, t, V::set(0.15990886f));
   p = fma(p, t, V::set(-1.2187385e-05f));
   // What the square lost by rounding is known, and corrected.
-  const V lost = fma(z, z, -square), rough = exp(V::set(-0.5f) * square);
+  const V lost = fma(z, z, -square), rough = exp_small(V::set(-0.5f) * square);
   const V e = fma(rough * V::set(-0.5f), lost, rough);
   return {e * p, e * V::set(0.3989422804f)};
 }

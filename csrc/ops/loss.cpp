@@ -37,7 +37,9 @@ void check_cross_entropy(const Tensor& logits, const Tensor& labels, const Tenso
   if (weight) {
     require(weight.shape() == Shape{logits.shape().back()}, "cross_entropy", "weight must be (", logits.shape().back(),
             ",), one for each class, got ", weight.shape());
-    require_same_dtype("cross_entropy", "weight", weight, "logits", logits);
+    const DType wide = is_half(logits.dtype()) ? DType::float32 : logits.dtype();
+    require_type(weight.dtype() == wide, "cross_entropy", "weight is ", weight.dtype(), ", logits is ", wide,
+                 ": both must have one dtype");
   }
 }
 
@@ -72,20 +74,23 @@ Tensor cross_entropy(const Tensor& logits_in, const Tensor& labels_in, const Ten
                      int64_t ignore_index, Reduction reduction) {
   OpScope scope("cross_entropy");
   static_assert(policy_of("cross_entropy") == Policy::float32);
-  const Tensor logits = dense(in_float32(logits_in));
+  // Halves are read as they are where a kernel can; what comes out is float32 all the same.
+  const bool direct = supported(CrossEntropyArgs{.dtype = logits_in.dtype()}, logits_in.device());
+  const Tensor logits = dense(direct ? logits_in : in_float32(logits_in));
   const Tensor weight = weight_in ? in_float32(weight_in) : weight_in;
+  const DType dtype = is_half(logits.dtype()) ? DType::float32 : logits.dtype();
   require_same_device("cross_entropy", {&logits, &labels_in, &weight});
   const Shape per_row = logits.rank() ? Shape(logits.shape().begin(), logits.rank() - 1) : Shape{};
   const Shape result = reduction == Reduction::none ? per_row : Shape{};
   if (!dry_run::holds([&] { check_cross_entropy(logits, labels_in, weight, label_smoothing); }))
-    return empty(result, logits.dtype(), logits.device());
+    return empty(result, dtype, logits.device());
   const Tensor labels = dense(cast(labels_in, DType::int64));
   const int64_t classes = logits.shape().back();
   check_index(labels, 0, classes, "labels", ignore_index);
 
-  Tensor loss = empty(result, logits.dtype(), logits.device());
-  Tensor lse = empty(Shape{per_row.numel(), 2}, logits.dtype(), logits.device());
-  Tensor total = empty(Shape{}, logits.dtype(), logits.device());
+  Tensor loss = empty(result, dtype, logits.device());
+  Tensor lse = empty(Shape{per_row.numel(), 2}, dtype, logits.device());
+  Tensor total = empty(Shape{}, dtype, logits.device());
   const CrossEntropyArgs args{.logits = logits.data(), .labels = labels.as<int64_t>(),
                               .weight = weight ? weight.data() : nullptr, .loss = loss.data(), .lse = lse.data(),
                               .total_weight = total.data(), .rows = per_row.numel(), .classes = classes,

@@ -1,165 +1,222 @@
-// Batch and layer normalisation.
-#include "ops/autocast.h"
-#include "ops/common.h"
+// Layer, RMS and group normalisation.
+#include "ops/norm.h"
 
 namespace smelt {
 namespace {
 
-struct BatchNormNode final : Node {
-  BatchNormNode(const Tensor& x_in, const Tensor& w, const Tensor& mean_in, const Tensor& rstd_in, Saved result,
-                Activation act, bool train)
-      : Node("batch_norm"), x(x_in), weight(w), mean(mean_in), rstd(rstd_in), y(std::move(result)), activation(act),
-        training(train) {}
+inline void* data_or_null(const Tensor& x) { return x ? x.data() : nullptr; }
 
-  void backward(GradContext& g) override {
-    const Tensor dy = g.dy(), in = x.get(), w = weight.get(), m = mean.get(), r = rstd.get(), out = y.get();
-    const int64_t c = w.numel();
-    GradTarget target[4];
-    for (int i = 0; i < 4; ++i)
-      if (g.needs(i)) target[i] = g.target(i);
-    const auto pointer = [&](int i) -> void* { return target[i].tensor ? target[i].tensor.data() : nullptr; };
-    launch(BatchNormBackwardArgs{.x = in.data(), .y = out ? out.data() : nullptr, .weight = w.data(),
-                                 .mean = m.data(), .rstd = r.data(), .dy = dy.data(), .dx = pointer(0),
-                                 .dweight = pointer(1), .dbias = pointer(2), .dresidual = pointer(3),
-                                 .rows = c ? in.numel() / c : 0, .c = c, .dtype = in.dtype(),
-                                 .activation = activation, .training = training,
-                                 .accumulate_x = target[0].accumulate, .accumulate_weight = target[1].accumulate,
-                                 .accumulate_bias = target[2].accumulate,
-                                 .accumulate_residual = target[3].accumulate},
-           dy.device());
+// Weight and bias, where given, have one value for each of the last axis.
+void check_features(const char* op, const char* what, const Tensor& x,
+                    std::initializer_list<std::pair<const char*, const Tensor*>> parameters) {
+  for (const auto& [name, t] : parameters) {
+    if (!*t) continue;
+    require(t->shape() == Shape{x.shape().back()}, op, name, " has ", t->numel(), " ", what, ", input has ", x.shape().back());
+    check_parameter(op, name, *t, x);
   }
-  void free_saved() override { x = weight = mean = rstd = y = {}; }
-
-  Saved x, weight, mean, rstd, y;
-  Activation activation;
-  bool training;
-};
-
-// Parameters and statistics of halves are float32.
-DType statistics_dtype(const Tensor& x) { return is_half(x.dtype()) ? DType::float32 : x.dtype(); }
-void check_parameter(const char* op, const char* name, const Tensor& t, const Tensor& x) {
-  require_type(t.dtype() == statistics_dtype(x), op, name, " must be ", statistics_dtype(x), " for an input of ", x.dtype(),
-               ", got ", t.dtype());
 }
 
-void check_batch_norm(const Tensor& x, std::initializer_list<std::pair<const char*, const Tensor*>> channels,
-                      const Tensor& residual, bool training) {
-  require_floating("batch_norm", "input", x);
-  require(x.rank() >= 2, "batch_norm", "input must have at least 2 axes, the last of them channels, got shape ",
-          x.shape());
-  const int64_t c = x.shape().back();
-  for (const auto& [name, t] : channels) {
-    require(t->shape() == Shape{c}, "batch_norm", name, " has ", t->numel(), " channels, input has ", c);
-    check_parameter("batch_norm", name, *t, x);
-  }
-  if (residual) {
-    require(residual.shape() == x.shape(), "batch_norm", "residual must have the input's shape ", x.shape(), ", got ",
-            residual.shape());
-    require_same_dtype("batch_norm", "residual", residual, "input", x);
-  }
-  require(!training || x.numel() == 0 || x.numel() / c > 1, "batch_norm",
-          "training needs more than 1 value a channel, got input ", x.shape());
-}
-
-struct LayerNormNode final : Node {
-  LayerNormNode(const Tensor& x_in, const Tensor& w, const Tensor& mean_in, const Tensor& rstd_in)
-      : Node("layer_norm"), x(x_in), weight(w), mean(mean_in), rstd(rstd_in) {}
+// Layer norm with a mean, RMS norm without. With two outputs the first is x + residual, whose gradient both inputs get.
+struct RowNormNode final : Node {
+  RowNormNode(const char* name, const Tensor& x_in, const Tensor& w, const Tensor& mean_in, const Tensor& rstd_in)
+      : Node(name), x(x_in), weight(w), mean(mean_in), rstd(rstd_in) {}
 
   void backward(GradContext& g) override {
-    const Tensor dy = g.dy(), in = x.get(), w = weight.get();
+    const Tensor in = x.get(), w = weight.get(), m = mean.get(), r = rstd.get();
+    const bool sums = outputs.size() == 2;
+    const Tensor dy = g.dy(sums ? 1 : 0), dsum = sums && g.has_dy(0) ? g.dy(0) : Tensor();
+    // Inputs: x, weight and, with a mean, bias; last the residual.
+    const int vectors = m ? 2 : 1, last = 1 + vectors;
     GradTarget target[3];
-    for (int i = 0; i < 3; ++i)
+    for (int i = 1; i <= vectors; ++i)
       if (g.needs(i)) target[i] = g.target(i);
-    const auto pointer = [&](int i) -> void* { return target[i].tensor ? target[i].tensor.data() : nullptr; };
-    const Tensor m = mean.get(), r = rstd.get();
-    launch(LayerNormBackwardArgs{.x = in.data(), .weight = w ? w.data() : nullptr, .mean = m.data(),
-                                 .rstd = r.data(), .dy = dy.data(), .dx = pointer(0), .dweight = pointer(1),
-                                 .dbias = pointer(2), .rows = m.numel(), .d = in.shape().back(), .dtype = in.dtype(),
+    const bool both = sums && g.needs(0) && g.needs(last);
+    const int first = sums && !g.needs(0) ? last : 0;
+    Tensor shared;  // the gradient of x + residual is that of either
+    if (both)
+      shared = empty(in.shape(), in.dtype(), in.device());
+    else if (g.needs(first))
+      target[0] = g.target(first);
+    const int64_t rows = r.numel(), d = in.shape().back();
+    void* const dx = both ? shared.data() : data_or_null(target[0].tensor);
+    if (m)
+      launch(LayerNormBackwardArgs{.x = in.data(), .weight = data_or_null(w), .mean = m.data(), .rstd = r.data(),
+                                   .dy = dy.data(), .dx = dx, .dweight = data_or_null(target[1].tensor),
+                                   .dbias = data_or_null(target[2].tensor), .rows = rows, .d = d, .dtype = in.dtype(),
+                                   .accumulate_x = target[0].accumulate, .accumulate_weight = target[1].accumulate,
+                                   .accumulate_bias = target[2].accumulate, .dsum = data_or_null(dsum)},
+             dy.device());
+    else
+      launch(RmsNormBackwardArgs{.x = in.data(), .weight = data_or_null(w), .rstd = r.data(), .dy = dy.data(), .dx = dx,
+                                 .dweight = data_or_null(target[1].tensor), .rows = rows, .d = d, .dtype = in.dtype(),
                                  .accumulate_x = target[0].accumulate, .accumulate_weight = target[1].accumulate,
-                                 .accumulate_bias = target[2].accumulate},
-           dy.device());
+                                 .dsum = data_or_null(dsum)},
+             dy.device());
+    if (both)
+      for (int i : {0, last}) g.give(i, shared);
   }
   void free_saved() override { x = weight = mean = rstd = {}; }
 
   Saved x, weight, mean, rstd;
 };
 
-}  // namespace
+struct GroupNormNode final : Node {
+  GroupNormNode(const Tensor& x_in, const Tensor& w, const Tensor& mean_in, const Tensor& rstd_in, const GroupNormArgs& forward)
+      : Node("group_norm"), x(x_in), weight(w), mean(mean_in), rstd(rstd_in), args(forward) {}
 
-Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
-                  const Tensor& running_var, bool training, double momentum, double eps, const Tensor& residual_in,
-                  Activation activation) {
-  OpScope scope("batch_norm");
+  void backward(GradContext& g) override {
+    const Tensor dy = g.dy(), in = x.get(), w = weight.get(), m = mean.get(), r = rstd.get();
+    GradTarget target[3];
+    for (int i = 0; i < 3; ++i)
+      if (g.needs(i)) target[i] = g.target(i);
+    launch(GroupNormBackwardArgs{.x = in.data(), .weight = data_or_null(w), .mean = m.data(), .rstd = r.data(),
+                                 .dy = dy.data(), .dx = data_or_null(target[0].tensor),
+                                 .dweight = data_or_null(target[1].tensor), .dbias = data_or_null(target[2].tensor),
+                                 .n = args.n, .positions = args.positions, .c = args.c, .groups = args.groups,
+                                 .dtype = args.dtype, .accumulate_x = target[0].accumulate,
+                                 .accumulate_weight = target[1].accumulate, .accumulate_bias = target[2].accumulate},
+           dy.device());
+  }
+  void free_saved() override { x = weight = mean = rstd = {}; }
+
+  Saved x, weight, mean, rstd;
+  GroupNormArgs args;
+};
+
+// ------------------------------------------------------------------- compositions, where a device has no kernel
+
+Tensor mul(const Tensor& a, const Tensor& b) { return binary(BinaryOp::mul, a, b); }
+// 1 / root of the mean square over some axes, which are kept.
+Tensor inverse_size(const Tensor& x, const std::vector<int64_t>& axes, double eps) {
+  const Tensor square = reduce(ReduceOp::sum, unary(UnaryOp::square, x), axes, true, true);
+  return unary(UnaryOp::rsqrt, binary(BinaryOp::add, square, Number{{eps, 0}, Number::floating}, false));
+}
+
+Tensor composed_rms_norm(const Tensor& x_in, const Tensor& weight, double eps) {
+  const Tensor x = in_float32(x_in);
+  const Tensor y = mul(x, inverse_size(x, {-1}, eps));
+  return cast(weight ? mul(y, weight) : y, x_in.dtype());
+}
+
+Tensor composed_group_norm(const Tensor& x_in, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  const Shape& shape = x_in.shape();
+  const Tensor x = reshape(in_float32(x_in), {shape[0], shape.product(1, shape.rank() - 1), groups, shape.back() / groups});
+  const Tensor centred = binary(BinaryOp::sub, x, reduce(ReduceOp::sum, x, std::vector<int64_t>{1, 3}, true, true));
+  Tensor y = reshape(mul(centred, inverse_size(centred, {1, 3}, eps)), {shape.begin(), shape.end()});
+  if (weight) y = mul(y, weight);
+  if (bias) y = binary(BinaryOp::add, y, bias);
+  return cast(y, x_in.dtype());
+}
+
+// ------------------------------------------------------------------------------------------------------ the ops
+
+// Row norms of x, or of x + residual: then the sum comes first. `centred`: layer norm, else RMS norm.
+std::pair<Tensor, Tensor> row_norm(const char* op, bool centred, const Tensor& x_in, const Tensor& residual_in, bool sums,
+                                   const Tensor& weight, const Tensor& bias, double eps) {
   // Under autocast the low dtype wins where input and residual differ.
-  const bool together = residual_in && autocast_on();
+  const bool together = sums && autocast_on();
   const DType common = together ? common_dtype(x_in.dtype(), residual_in.dtype()) : x_in.dtype();
   const bool low = together && common == autocast_dtype();
   const Tensor x = dense(low ? cast(x_in, common) : x_in);
-  const Tensor residual = !residual_in ? residual_in : dense(low ? cast(residual_in, common) : residual_in);
-  require_same_device("batch_norm", {&x, &weight, &bias, &running_mean, &running_var, &residual});
-  require(activation == Activation::none || activation == Activation::relu, "batch_norm",
-          "activation must be None or 'relu'");
-  require(eps > 0, "batch_norm", "eps must be positive, got ", eps);
-  if (!dry_run::holds([&] {
-        check_batch_norm(x, {{"weight", &weight}, {"bias", &bias}, {"running_mean", &running_mean},
-                             {"running_var", &running_var}}, residual, training);
-      })) {
+  const Tensor residual = sums ? dense(low ? cast(residual_in, common) : residual_in) : Tensor();
+  require_same_device(op, {&x, &weight, &bias, &residual});
+  require(eps > 0, op, "eps must be positive, got ", eps);
+  const bool good = dry_run::holds([&] {
+    require_floating(op, "input", x);
+    require(x.rank() >= 1, op, "input must have at least 1 axis, got shape ()");
+    if (sums) {
+      require(residual.shape() == x.shape(), op, "residual must have the input's shape ", x.shape(), ", got ", residual.shape());
+      require_same_dtype(op, "residual", residual, "input", x);
+    }
+    check_features(op, "features", x, {{"weight", &weight}, {"bias", &bias}});
+  });
+  if (!good) {
     Shape implied = x.shape();
-    if (x.rank()) implied[x.rank() - 1] = weight.numel();
-    return empty(implied, x.dtype(), x.device());
+    if (weight && x.rank()) implied[x.rank() - 1] = weight.numel();
+    return {sums ? empty(implied, x.dtype(), x.device()) : Tensor(), empty(implied, x.dtype(), x.device())};
   }
-  const int64_t c = x.shape().back();
-  Tensor y = empty(x.shape(), x.dtype(), x.device());
+  const int64_t d = x.shape().back(), rows = x.shape().product(0, x.rank() - 1);
   const DType statistics = statistics_dtype(x);
-  Tensor mean = empty(Shape{c}, statistics, x.device()), rstd = empty(Shape{c}, statistics, x.device());
-  if (training && x.numel()) {
-    running_mean.storage().bump_version();
-    running_var.storage().bump_version();
+  Tensor y = empty(x.shape(), x.dtype(), x.device()), rstd = empty(Shape{rows}, statistics, x.device());
+  Tensor mean = centred ? empty(Shape{rows}, statistics, x.device()) : Tensor();
+  Tensor sum = sums ? empty(x.shape(), x.dtype(), x.device()) : Tensor();
+  const auto run = [&](const auto& args) {
+    if (!supported(args, x.device())) return false;
+    launch(args, x.device());
+    return true;
+  };
+  const bool done =
+      centred ? run(LayerNormArgs{.x = x.data(), .weight = data_or_null(weight), .bias = data_or_null(bias), .y = y.data(),
+                                  .mean = mean.data(), .rstd = rstd.data(), .rows = rows, .d = d, .eps = eps,
+                                  .dtype = x.dtype(), .residual = data_or_null(residual), .sum = data_or_null(sum)})
+              : run(RmsNormArgs{.x = x.data(), .weight = data_or_null(weight), .y = y.data(), .rstd = rstd.data(),
+                                .rows = rows, .d = d, .eps = eps, .dtype = x.dtype(), .residual = data_or_null(residual),
+                                .sum = data_or_null(sum)});
+  if (!done) {
+    if (sums) sum = binary(BinaryOp::add, x, residual);
+    const Tensor& in = sums ? sum : x;
+    return {sum, centred ? layer_norm(in, weight, bias, eps) : composed_rms_norm(in, weight, eps)};
   }
-  launch(BatchNormArgs{.x = x.data(), .weight = weight.data(), .bias = bias.data(),
-                       .residual = residual ? residual.data() : nullptr, .running_mean = running_mean.data(),
-                       .running_var = running_var.data(), .mean = mean.data(), .rstd = rstd.data(), .y = y.data(),
-                       .rows = c ? x.numel() / c : 0, .c = c, .momentum = momentum, .eps = eps, .dtype = x.dtype(),
-                       .activation = activation, .training = training},
-         x.device());
-  if (needs_grad(x, weight, bias, residual))
-    attach(make_ref<BatchNormNode>(x, weight, mean, rstd,
-                                   activation == Activation::none ? Saved() : Saved::output(y), activation, training),
-           {&x, &weight, &bias, &residual}, {&y});
-  return y;
+  if (!needs_grad(x, weight, bias, residual)) return {sum, y};
+  const auto node = make_ref<RowNormNode>(op, sums ? sum : x, weight, mean, rstd);
+  std::vector<Tensor> inputs{x, weight};
+  if (centred) inputs.push_back(bias);
+  if (sums) inputs.push_back(residual);
+  std::vector<Tensor> outputs;
+  if (sums) outputs.push_back(sum);
+  outputs.push_back(y);
+  attach(node, inputs, outputs);
+  return {sums ? outputs[0] : Tensor(), outputs.back()};
 }
 
-Tensor layer_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, double eps) {
+}  // namespace
+
+Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps) {
   OpScope scope("layer_norm");
+  return row_norm("layer_norm", true, x, {}, false, weight, bias, eps).second;
+}
+std::pair<Tensor, Tensor> add_layer_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+                                         double eps) {
+  OpScope scope("add_layer_norm");
+  return row_norm("add_layer_norm", true, x, residual, true, weight, bias, eps);
+}
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+  OpScope scope("rms_norm");
+  return row_norm("rms_norm", false, x, {}, false, weight, {}, eps).second;
+}
+std::pair<Tensor, Tensor> add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps) {
+  OpScope scope("add_rms_norm");
+  return row_norm("add_rms_norm", false, x, residual, true, weight, {}, eps);
+}
+
+Tensor group_norm(const Tensor& x_in, int64_t groups, const Tensor& weight, const Tensor& bias, double eps) {
+  OpScope scope("group_norm");
   const Tensor x = dense(x_in);
-  require_same_device("layer_norm", {&x, &weight, &bias});
-  require(eps > 0, "layer_norm", "eps must be positive, got ", eps);
+  require_same_device("group_norm", {&x, &weight, &bias});
+  require(eps > 0, "group_norm", "eps must be positive, got ", eps);
+  require(groups >= 1, "group_norm", "groups must be at least 1, got ", groups);
   const bool good = dry_run::holds([&] {
-    require_floating("layer_norm", "input", x);
-    require(x.rank() >= 1, "layer_norm", "input must have at least 1 axis, got shape ()");
-    const std::pair<const char*, const Tensor*> parameters[] = {{"weight", &weight}, {"bias", &bias}};
-    for (const auto& [name, t] : parameters) {
-      if (!*t) continue;
-      require(t->shape() == Shape{x.shape().back()}, "layer_norm", name, " has ", t->numel(), " features, input has ",
-              x.shape().back());
-      check_parameter("layer_norm", name, *t, x);
-    }
+    require_floating("group_norm", "input", x);
+    require(x.rank() >= 2, "group_norm", "input must be (N, ..., C) with at least 2 axes, got shape ", x.shape());
+    require(x.shape().back() % groups == 0, "group_norm", "groups must divide the channels, got ", groups, " groups of ",
+            x.shape().back(), " channels");
+    check_features("group_norm", "channels", x, {{"weight", &weight}, {"bias", &bias}});
   });
   if (!good) {
     Shape implied = x.shape();
     if (weight && x.rank()) implied[x.rank() - 1] = weight.numel();
     return empty(implied, x.dtype(), x.device());
   }
-  const int64_t d = x.shape().back(), rows = x.shape().product(0, x.rank() - 1);
-  Tensor y = empty(x.shape(), x.dtype(), x.device());
+  const int64_t n = x.shape()[0], c = x.shape().back(), positions = x.shape().product(1, x.rank() - 1);
   const DType statistics = statistics_dtype(x);
-  Tensor mean = empty(Shape{rows}, statistics, x.device()), rstd = empty(Shape{rows}, statistics, x.device());
-  launch(LayerNormArgs{.x = x.data(), .weight = weight ? weight.data() : nullptr,
-                       .bias = bias ? bias.data() : nullptr, .y = y.data(), .mean = mean.data(), .rstd = rstd.data(),
-                       .rows = rows, .d = d, .eps = eps, .dtype = x.dtype()},
-         x.device());
-  if (needs_grad(x, weight, bias))
-    attach(make_ref<LayerNormNode>(x, weight, mean, rstd), {&x, &weight, &bias}, {&y});
+  Tensor y = empty(x.shape(), x.dtype(), x.device());
+  Tensor mean = empty(Shape{n, groups}, statistics, x.device()), rstd = empty(Shape{n, groups}, statistics, x.device());
+  const GroupNormArgs args{.x = x.data(), .weight = data_or_null(weight), .bias = data_or_null(bias), .y = y.data(),
+                           .mean = mean.data(), .rstd = rstd.data(), .n = n, .positions = positions, .c = c,
+                           .groups = groups, .eps = eps, .dtype = x.dtype()};
+  if (!supported(args, x.device())) return composed_group_norm(x, groups, weight, bias, eps);
+  launch(args, x.device());
+  if (needs_grad(x, weight, bias)) attach(make_ref<GroupNormNode>(x, weight, mean, rstd, args), {&x, &weight, &bias}, {&y});
   return y;
 }
 

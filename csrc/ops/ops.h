@@ -90,11 +90,17 @@ Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options);
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options);
 Tensor adaptive_pool2d(const Tensor& x, int64_t rows, int64_t columns, bool max);
 
-// --------------------------------------------------------------------------- norm.cpp, softmax.cpp, loss.cpp
+// ----------------------------------------------------------------------- *norm.cpp, softmax.cpp, loss.cpp
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                   const Tensor& running_var, bool training, double momentum, double eps, const Tensor& residual,
                   Activation activation);
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps);
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
+// x + residual, and its norm.
+std::pair<Tensor, Tensor> add_layer_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+                                         double eps);
+std::pair<Tensor, Tensor> add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps);
+Tensor group_norm(const Tensor& x, int64_t groups, const Tensor& weight, const Tensor& bias, double eps);
 Tensor softmax(const Tensor& x, int64_t axis, bool log);
 Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const Tensor& weight, double label_smoothing,
                      int64_t ignore_index, Reduction reduction);

@@ -1,4 +1,4 @@
-"""batch_norm and layer_norm: tails, chunks of rows, large means, running statistics, residual and activation."""
+"""Normalisations: tails, chunks of rows, large means, running statistics, residual and activation."""
 
 import numpy as np
 
@@ -100,7 +100,7 @@ def _layer(shape, weight=True, bias=True, ratio=0.0, eps=1e-5, grad=True, dtypes
     def bound(given, result, u):
         x, w, b = parts(given)
         scale = 1.0 if w is None else np.abs(w)
-        error = scale * reference.normalised_error(x, (x.ndim - 1,), eps, u, chunk=x.size)
+        error = scale * reference.normalised_error(x, (x.ndim - 1,), eps, u, chunk=4096)
         return error + 3 * u * (np.abs(reference.layer_norm(x, w, None, eps)) + (0 if b is None else np.abs(b)))
 
     what = ["weight"] * weight + ["bias"] * bias + [f"mean{ratio:g}"] * bool(ratio)
@@ -116,7 +116,114 @@ def _layer(shape, weight=True, bias=True, ratio=0.0, eps=1e-5, grad=True, dtypes
     )
 
 
+def _rms(shape, weight=True, size=1.0, eps=1e-5, grad=True):
+    def inputs(rng):
+        return [size * rng.normal(size=shape), *([rng.normal(size=shape[-1])] * weight)]
+
+    def op(x, *given):
+        return smelt.rms_norm(x, *(_parameters(x, given) or [None]), eps)
+
+    def bound(given, result, u):
+        # The sum of d squares, relatively; half of it is in the root; 6 roundings of mean, eps, root, inverse and products.
+        return (0.5 * (shape[-1] + 2) + 6) * u * np.abs(result)
+
+    what = ["weight"] * weight + [f"size{size:g}"] * (size != 1)
+    return Case(
+        name=f"rms_norm[{'_'.join(['x'.join(map(str, shape)), *what])}]",
+        op=op,
+        reference=lambda x, w=None: reference.rms_norm(x, w, eps),
+        inputs=inputs,
+        bound=bound,
+        grad=tuple(range(1 + weight)) if grad else (),
+        dtypes=FLOATING,
+    )
+
+
+def _group(shape, groups, parameters=True, ratio=0.0, eps=1e-5, grad=True):
+    def inputs(rng):
+        c = shape[-1]
+        x = rng.normal(size=shape) + ratio * rng.choice([-1.0, 1.0], size=c)
+        return [x, *(rng.normal(size=c) for _ in range(2 * parameters))]
+
+    def op(x, *given):
+        return smelt.group_norm(x, groups, *(_parameters(x, given) or [None, None]), eps)
+
+    def bound(given, result, u):
+        x, *rest = given
+        if x.size == 0:
+            return 0.0
+        w, b = rest or (np.ones(shape[-1]), np.zeros(shape[-1]))
+        # Merged are blocks of rows of a channel, and then the channels.
+        error = reference.normalised_error(reference.grouped(x, groups), (1, 3), eps, u, chunk=1).reshape(x.shape)
+        return np.abs(w) * error + 3 * u * (np.abs(reference.group_norm(x, groups, w, None, eps)) + np.abs(b))
+
+    text = "x".join(map(str, shape))
+    return Case(
+        name=f"group_norm[{text}_{groups}{'' if parameters else '_bare'}{f'_mean{ratio:g}' if ratio else ''}]",
+        op=op,
+        reference=lambda x, w=None, b=None: reference.group_norm(x, groups, w, b, eps),
+        inputs=inputs,
+        bound=bound,
+        grad=tuple(range(1 + 2 * parameters)) if grad else (),
+        dtypes=FLOATING,
+    )
+
+
+def _added(shape, centred, weight=True, eps=1e-5):
+    """Both results of a norm of a sum."""
+    kind = "layer" if centred else "rms"
+
+    def inputs(rng):
+        vectors = [rng.normal(size=shape[-1]) for _ in range((1 + centred) * weight)]
+        return [rng.normal(size=shape), rng.normal(size=shape), *vectors]
+
+    def op(x, r, *given):
+        f = smelt.add_layer_norm if centred else smelt.add_rms_norm
+        return f(x, r, *_parameters(x, given), eps=eps)
+
+    def formula(x, r, *given):
+        return x + r, (reference.layer_norm if centred else reference.rms_norm)(x + r, *given, eps=eps)
+
+    def bound(given, result, u):
+        x, r, *rest = given
+        s, w = x + r, rest[0] if rest else np.ones(shape[-1])
+        if s.size == 0:
+            return 0.0
+        # The sum is rounded to the dtype of x before it is normalised, which is what the dtype's own bound does not see.
+        return (0.5 * (shape[-1] + 2) + 16) * u * (np.abs(w) + np.abs(result) + np.abs(s))
+
+    return Case(
+        name=f"add_{kind}_norm[{'x'.join(map(str, shape))}{'_weight' if weight else ''}]",
+        op=op,
+        reference=formula,
+        inputs=inputs,
+        bound=bound,
+        grad=tuple(range(2 + (1 + centred) * weight)),
+    )
+
+
 CASES = [
+    *(_rms((5, d), eps=0.5) for d in (1, 2)),  # with less the gradient cancels
+    *(_rms((3, d)) for d in (7, 8, 9, 15, 16, 17, 33, 130)),
+    *(
+        _rms(shape, weight)
+        for shape in ((4, 11), (2, 3, 4, 9), (9,), (200, 5), (0, 7), (3, 0))
+        for weight in (True, False)
+    ),
+    _rms((2, 5000), grad=False),
+    *(_rms((3, 33), size=size, grad=False) for size in (1e-4, 1e4)),
+    *(_group((3, 5, 4, c), groups) for c, groups in ((4, 2), (6, 6), (7, 7), (7, 1), (16, 4), (18, 6), (34, 2))),
+    *(_group(shape, 2, parameters) for shape in ((2, 6), (1, 9, 4), (5, 3, 8)) for parameters in (True, False)),
+    _group((1, 200, 6), 3),  # an image is cut in chunks
+    _group((2, 700, 4), 2, grad=False),
+    *(_group((2, 5, 5, 6), 3, ratio=ratio, grad=False) for ratio in (100, 1000)),
+    *(_group(shape, 2) for shape in ((0, 5, 4), (2, 0, 4), (2, 5, 0))),
+    *(
+        _added(shape, centred, weight)
+        for shape in ((3, 33), (200, 5), (0, 4))
+        for centred in (True, False)
+        for weight in (True, False)
+    ),
     *(_batch((12, c), training) for c in (1, 7, 8, 9, 16, 17, 33) for training in (True, False)),
     *(_batch((n, 5), True) for n in (3, 63, 64, 65, 129)),  # around the chunks of rows
     _batch((2, 3), True, eps=0.5),  # with less, the slopes of two rows are not smooth enough for differences
@@ -149,7 +256,7 @@ CASES = [
     *(_layer((3, 33), ratio=ratio, grad=False) for ratio in (100, 10000)),
     # The bound for float32 gradients knows nothing of the mean, which here costs two digits of the differences.
     _layer((3, 33), ratio=100, dtypes=("float64",)),
-    _layer((2, 5000), grad=False),
+    *(_layer((2, d), grad=False) for d in (4096, 4097, 5000, 9001)),  # parts of a row are merged
     _layer((0, 7)),
     _layer((3, 0)),
 ]

@@ -61,6 +61,7 @@ SHAPES = [
     *(((3, n), -1) for n in TAILS),
     ((3, 4), 0), ((4, 5, 6), 1), ((4, 5, 6), -3), ((2, 1, 3, 1, 2, 2, 1, 3), 2), ((2, 1, 3, 1, 2, 2, 1, 3), -1),
     ((5, 1), 1), ((0, 3), 1), ((3, 0), 0), ((2, 0, 3), 1), ((20011,), 0), ((700, 33), 1),
+    ((2, 2048), 1), ((2, 2049), 1), ((3, 4999), 1),
 ]  # fmt: skip
 SPECIAL = np.array(
     [
@@ -82,7 +83,15 @@ def _huge(rng, shape):
     return 10000 + rng.integers(-50, 50, size=shape).astype(np.float64)
 
 
+def _rising(rng, shape):
+    """The largest comes late, so that every block's exponentials are relative to another number; one row begins with -inf."""
+    x = np.linspace(-60, 60, shape[1]) + rng.normal(size=shape)
+    x[0, : shape[1] // 2] = -np.inf
+    return x
+
+
 CASES = [
+    *(_case(name, (3, 6001), 1, "_rising", _rising, grad=False, dtypes=("float32", "float64")) for name in OPS),
     *(_case(name, *how) for name in OPS for how in SHAPES),
     *(_case(name, SPECIAL.shape, axis, "_special", lambda rng, shape: SPECIAL) for name in OPS for axis in (0, 1)),
     *(_case(name, (5, 33), 1, "_huge", _huge, grad=False) for name in OPS),

@@ -30,6 +30,30 @@ def layer_norm(x, weight=None, bias=None, eps=1e-5):
     return y if bias is None else y + bias
 
 
+def rms_norm(x, weight=None, eps=1e-5):
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis of each row."""
+    if x.size == 0:
+        return x
+    y = x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps)
+    return y if weight is None else y * weight
+
+
+def grouped(x, groups):
+    """(N, ..., C) as (N, positions, groups, C / groups)."""
+    return x.reshape(x.shape[0], -1, groups, x.shape[-1] // groups) if x.size else x
+
+
+def group_norm(x, groups, weight=None, bias=None, eps=1e-5):
+    """(x - mean) / sqrt(var + eps) * weight + bias over the positions and channels of each group of each image."""
+    if x.size == 0:
+        return x
+    g = grouped(x, groups)
+    y = (g - g.mean(axis=(1, 3), keepdims=True)) / np.sqrt(g.var(axis=(1, 3), keepdims=True) + eps)
+    y = y.reshape(x.shape)
+    y = y if weight is None else y * weight
+    return y if bias is None else y + bias
+
+
 def statistics_error(x, axes, u, chunk=64):
     """Errors of mean and variance of n numbers.
 

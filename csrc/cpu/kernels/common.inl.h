@@ -23,13 +23,33 @@ struct VecFor<double> {
 };
 template <class S>
 using Vec = typename VecFor<S>::type;
+
+// Functions of many steps run on two vectors at once. The portable form is left to the compiler.
+template <class V>
+struct WideOf {
+  using type = Twice<V>;
+};
+template <class V>
+  requires(V::W == 1 || kIsa == Isa::portable)
+struct WideOf<V> {
+  using type = V;
+};
+template <class S>
+using Wide = typename WideOf<Vec<S>>::type;
+
 // Calls body(begin, end) over pieces of [0, n), at least `grain` long. For independent axes only: where a piece begins
-// must not change any result.
+// must not change any result. A body may take the number of its thread, too.
 template <class Body>
 void parallel_for(Context& context, int64_t n, int64_t grain, const Body& body) {
   const int64_t pieces = min_of(ceil_div(n, max_of(grain, int64_t{1})), int64_t{4} * context.threads);
+  const auto call = [](const Body& f, int64_t begin, int64_t end, int thread) {
+    if constexpr (requires { f(begin, end, thread); })
+      f(begin, end, thread);
+    else
+      f(begin, end);
+  };
   if (pieces <= 1 || context.threads == 1) {
-    if (n > 0) body(int64_t{0}, n);
+    if (n > 0) call(body, 0, n, 0);
     return;
   }
   struct Job {
@@ -38,11 +58,11 @@ void parallel_for(Context& context, int64_t n, int64_t grain, const Body& body) 
   } job{&body, n, pieces};
   context.parallel(
       context.threads, pieces,
-      [](void* arg, int64_t piece, int) {
+      [](void* arg, int64_t piece, int thread) {
         const Job& j = *static_cast<Job*>(arg);
         const int64_t size = j.n / j.pieces, extra = j.n % j.pieces;
         const int64_t begin = piece * size + min_of(piece, extra);
-        (*j.body)(begin, begin + size + (piece < extra));
+        decltype(call){}(*j.body, begin, begin + size + (piece < extra), thread);
       },
       &job);
 }
@@ -76,6 +96,29 @@ inline V load(const S* p, int lanes) {
 template <class V, class S>
 inline void store(S* p, V v, int lanes) {
   lanes == V::W ? v.store(p) : v.store(p, lanes);
+}
+
+// Results of so many bytes leave the caches before anyone reads them: they are written past them.
+constexpr int64_t kPastCaches = int64_t{16} << 20;
+template <class S>
+constexpr bool past_caches(int64_t n) {
+  return n * static_cast<int64_t>(sizeof(S)) >= kPastCaches;
+}
+
+// y[i] = value(i, lanes) for n elements, past the caches where asked: then whole vectors lie at multiples of their size, so
+// no value may depend on its lane. end_stream() belongs behind the last of them.
+template <class V, class S, class F>
+inline void each_written(S* y, int64_t n, bool past, const F& value) {
+  const int64_t before = past ? static_cast<int64_t>(-reinterpret_cast<uintptr_t>(y) / sizeof(S) % V::W) : 0;
+  int64_t i = min_of(n, before);
+  const int64_t head = i;
+  for (; i + V::W <= n; i += V::W) {
+    const V v = value(i, V::W);
+    past ? v.stream(y + i) : v.store(y + i);
+  }
+  const int64_t edges[2][2] = {{0, head}, {i, n - i}};
+  for (const auto& [from, lanes] : edges)
+    if (lanes) value(from, static_cast<int>(lanes)).store(y + from, static_cast<int>(lanes));
 }
 
 // The first `lanes` lanes, zeros in the others.

@@ -8,13 +8,10 @@ namespace {
 
 constexpr int64_t kGrain = 32768;  // elements: about 10 us
 
-// Results of so many bytes leave the caches before anyone reads them: they are written past them.
-constexpr int64_t kPastCaches = int64_t{16} << 20;
-
 // Writes n elements at y: plain(i, count) some, line(i) returns 64 bytes of them.
 template <class T, class Plain, class Line>
-void write_elements(T* y, int64_t n, bool past_caches, const Plain& plain, const Line& line) {
-  if (!past_caches) return plain(0, n);
+void write_elements(T* y, int64_t n, bool past, const Plain& plain, const Line& line) {
+  if (!past) return plain(0, n);
   constexpr int64_t kLine = 64 / sizeof(T);
   const int64_t head = min_of(n, static_cast<int64_t>(-reinterpret_cast<uintptr_t>(y) % 64 / sizeof(T)));
   plain(0, head);
@@ -35,8 +32,8 @@ Status fill(const FillArgs& a, Context& context) noexcept {
       const auto plain = [&](int64_t first, int64_t count) {
         for (int64_t i = begin + first; i < begin + first + count; ++i) y[i] = value;
       };
-      const bool past_caches = a.n * static_cast<int64_t>(sizeof(T)) >= kPastCaches;
-      write_elements(y + begin, end - begin, past_caches, plain, [&](int64_t) { return values; });
+      const bool past = past_caches<T>(a.n);
+      write_elements(y + begin, end - begin, past, plain, [&](int64_t) { return values; });
     });
   });
   return Status::ok;
@@ -83,11 +80,11 @@ Status cast(const CastArgs& a, Context& context) noexcept {
     with_element(a.to, [&]<class To>(To) {
       const auto* x = static_cast<const From*>(a.x);
       auto* y = static_cast<To*>(a.y);
-      const bool past_caches = !a.accumulate && a.n * static_cast<int64_t>(sizeof(To)) >= kPastCaches;
+      const bool past = !a.accumulate && past_caches<To>(a.n);
       parallel_for(context, a.n, kGrain, [&](int64_t begin, int64_t end) {
         To values[64 / sizeof(To)];
         const auto plain = [&](int64_t i, int64_t count) { cast_range(x + begin + i, y + begin + i, count, a.accumulate); };
-        write_elements(y + begin, end - begin, past_caches, plain, [&](int64_t i) {
+        write_elements(y + begin, end - begin, past, plain, [&](int64_t i) {
           cast_range(x + begin + i, values, 64 / sizeof(To), false);
           return values;
         });
@@ -99,12 +96,12 @@ Status cast(const CastArgs& a, Context& context) noexcept {
 
 template <class T>
 void copy_flat(const T* x, T* y, int64_t n, Context& context) {
-  const bool past_caches = n * static_cast<int64_t>(sizeof(T)) >= kPastCaches;
+  const bool past = past_caches<T>(n);
   parallel_for(context, n, kGrain, [&](int64_t begin, int64_t end) {
     const auto plain = [&](int64_t i, int64_t count) {
       __builtin_memcpy(y + begin + i, x + begin + i, static_cast<size_t>(count) * sizeof(T));
     };
-    write_elements(y + begin, end - begin, past_caches, plain, [&](int64_t i) { return x + begin + i; });
+    write_elements(y + begin, end - begin, past, plain, [&](int64_t i) { return x + begin + i; });
   });
 }
 

@@ -1,7 +1,7 @@
-// Batch and layer normalisation. Statistics are (mean, M2) of blocks of rows, merged in order: the mean of squares minus the
-// square of the mean would lose everything when the mean is large. Means are those of differences to a first value, and blocks
-// are short, so that errors grow neither with the mean nor with the number of rows. Parameters and statistics of halves are
-// float32.
+// Layer normalisation and its form without means, over rows: a row is read from memory once and stays in a cache for its other
+// looks. Statistics are the mean, then the sum of squared distances to it, of parts of a row that the first cache holds, merged
+// in order: the mean of squares minus the square of the mean would lose everything when the mean is large. Parameters and
+// statistics of halves are float32.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
 
@@ -10,319 +10,273 @@ namespace {
 
 constexpr int64_t kGrain = 16384;
 constexpr int64_t kMaxChunks = 64;
-constexpr int64_t kBlockRows = 256;
+constexpr int64_t kPart = 4096;  // elements of a row that are looked at twice in a row
+constexpr int kTogether = 4;     // rows whose parts of the column sums are added in registers
 
 // Rows that one chunk has: by shape alone.
 int64_t chunk_rows(int64_t rows) { return max_of(int64_t{64}, ceil_div(rows, kMaxChunks)); }
 int64_t chunk_count(int64_t rows) { return max_of(int64_t{1}, ceil_div(rows, chunk_rows(rows))); }
 
-template <class Args>
-size_t four_per_chunk(const Args& a, int) {
-  const int64_t size = a.dtype == DType::float64 ? 8 : 4;
-  return static_cast<size_t>(round_up((chunk_count(a.rows) * 4 + 2) * a.c * size, 64));
-}
-
-// f(i, lanes) over the channels of each row in [begin, end).
+// The sum along n elements in four chains; more(sum, i, lanes) adds to one, and nothing in lanes that are not there.
 template <class V, class F>
-void each_row(int64_t begin, int64_t end, int64_t c, const F& f) {
-  for (int64_t row = begin; row < end; ++row)
-    each_vector<V>(c, [&](int64_t i, int lanes) { f(row * c + i, i, lanes); });
+inline typename V::T sum_along(int64_t n, const F& more) {
+  V a = V::zero(), b = a, c = a, d = a;
+  int64_t i = 0;
+  for (; i + 4 * V::W <= n; i += 4 * V::W) {
+    a = more(a, i, V::W);
+    b = more(b, i + V::W, V::W);
+    c = more(c, i + 2 * V::W, V::W);
+    d = more(d, i + 3 * V::W, V::W);
+  }
+  for (; i + V::W <= n; i += V::W) a = more(a, i, V::W);
+  if (i < n) b = more(b, i, static_cast<int>(n - i));
+  return sum((a + b) + (c + d));
 }
 
-// ------------------------------------------------------------------------------------------------------- batch norm
-
-// Mean and M2 of rows [begin, end), two passes while the block is in cache.
-template <class S, class T>
-void block_statistics(const S* x, int64_t begin, int64_t end, int64_t c, T* mean, T* m2) {
-  using V = Vec<S>;
-  const S* first = x + begin * c;
-  for (int64_t i = 0; i < c; ++i) mean[i] = m2[i] = 0;
-  each_row<V>(begin + 1, end, c, [&](int64_t at, int64_t i, int lanes) {
-    store(mean + i, load<V>(mean + i, lanes) + (load<V>(x + at, lanes) - load<V>(first + i, lanes)), lanes);
-  });
-  const V scale = V::set(T(1) / static_cast<T>(end - begin));
-  each_vector<V>(c, [&](int64_t i, int lanes) {
-    store(mean + i, fma(load<V>(mean + i, lanes), scale, load<V>(first + i, lanes)), lanes);
-  });
-  each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
-    const V d = load<V>(x + at, lanes) - load<V>(mean + i, lanes);
-    store(m2 + i, fma(d, d, load<V>(m2 + i, lanes)), lanes);
-  });
-}
-
-// Chan's rule: (mean, m2) of `count` rows takes in those of `more`.
 template <class T>
-void merge_statistics(T* mean, T* m2, int64_t count, const T* other_mean, const T* other_m2, int64_t more, int64_t c) {
-  using V = Vec<T>;
-  const T total = static_cast<T>(count + more);
-  const V weight = V::set(static_cast<T>(more) / total);
-  const V cross = V::set(static_cast<T>(count) * static_cast<T>(more) / total);
-  each_vector<V>(c, [&](int64_t i, int lanes) {
-    const V old = load<V>(mean + i, lanes), d = load<V>(other_mean + i, lanes) - old;
-    store(mean + i, fma(d, weight, old), lanes);
-    const V sum = load<V>(m2 + i, lanes) + load<V>(other_m2 + i, lanes);
-    store(m2 + i, fma(d * d, cross, sum), lanes);
-  });
-}
-
-// The same of a chunk, block after block; `block` has room for 2 values a channel.
-template <class S, class T>
-void chunk_statistics(const S* x, int64_t begin, int64_t end, int64_t c, T* mean, T* m2, T* block) {
-  block_statistics(x, begin, min_of(begin + kBlockRows, end), c, mean, m2);
-  for (int64_t from = begin + kBlockRows; from < end; from += kBlockRows) {
-    const int64_t to = min_of(from + kBlockRows, end);
-    block_statistics(x, from, to, c, block, block + c);
-    merge_statistics(mean, m2, from - begin, block, block + c, to - from, c);
-  }
-}
-
-template <class S>
-void batch_statistics(const BatchNormArgs& a, Context& context) {
-  using T = Compute<S>;
-  const int64_t c = a.c, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
-  T* partial = static_cast<T*>(context.workspace);  // (chunks, 2, C)
-  T* blocks = partial + chunks * 2 * c;             // (chunks, 2, C)
-  parallel_chunks(context, chunks, [&](int64_t chunk, int) {
-    T* mine = partial + chunk * 2 * c;
-    chunk_statistics(static_cast<const S*>(a.x), chunk * step, min_of((chunk + 1) * step, a.rows), c, mine, mine + c,
-                     blocks + chunk * 2 * c);
-  });
-  for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-    T* other = partial + chunk * 2 * c;
-    merge_statistics(partial, partial + c, chunk * step, other, other + c, min_of(step, a.rows - chunk * step), c);
-  }
-  T* mean = static_cast<T*>(a.mean);
-  T* rstd = static_cast<T*>(a.rstd);
-  T* running_mean = static_cast<T*>(a.running_mean);
-  T* running_var = static_cast<T*>(a.running_var);
-  const T n = static_cast<T>(a.rows), momentum = static_cast<T>(a.momentum);
-  for (int64_t i = 0; i < c; ++i) {
-    const T m2 = partial[c + i];
-    mean[i] = partial[i];
-    rstd[i] = T(1) / std::sqrt(m2 / n + static_cast<T>(a.eps));
-    running_mean[i] += momentum * (mean[i] - running_mean[i]);
-    running_var[i] += momentum * (m2 / (n - 1) - running_var[i]);  // the unbiased variance
-  }
-}
-
-template <class S>
-void batch_norm_run(const BatchNormArgs& a, Context& context) {
-  using V = Vec<S>;
-  using T = typename V::T;
-  const int64_t c = a.c;
-  if (a.rows == 0) return;
-  if (a.training) batch_statistics<S>(a, context);
-  T* scale = static_cast<T*>(context.workspace);  // the chunks' statistics are no longer needed
-  const T* mean = static_cast<const T*>(a.training ? a.mean : a.running_mean);
-  const T* weight = static_cast<const T*>(a.weight);
-  const T* bias = static_cast<const T*>(a.bias);
-  for (int64_t i = 0; i < c; ++i) {
-    if (!a.training) {
-      // Kept for backward, which takes the running statistics as constants.
-      static_cast<T*>(a.mean)[i] = mean[i];
-      static_cast<T*>(a.rstd)[i] = T(1) / std::sqrt(static_cast<const T*>(a.running_var)[i] + static_cast<T>(a.eps));
-    }
-    scale[i] = static_cast<const T*>(a.rstd)[i] * weight[i];
-  }
-  const S* x = static_cast<const S*>(a.x);
-  const S* residual = static_cast<const S*>(a.residual);
-  S* y = static_cast<S*>(a.y);
-  const bool relu = a.activation == Activation::relu;
-  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / max_of(c, int64_t{1})), [&](int64_t begin, int64_t end) {
-    each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
-      const V centred = load<V>(x + at, lanes) - load<V>(mean + i, lanes);
-      V v = fma(centred, load<V>(scale + i, lanes), load<V>(bias + i, lanes));
-      if (residual) v = v + load<V>(residual + at, lanes);
-      if (relu) v = max_nan(v, V::zero());
-      store(y + at, v, lanes);
-    });
-  });
-}
-
-Status batch_norm(const BatchNormArgs& a, Context& context) noexcept {
-  with_floating(a.dtype, [&]<class S>(S) { batch_norm_run<S>(a, context); });
-  return Status::ok;
-}
-
-template <class S>
-void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
-  using V = Vec<S>;
-  using T = typename V::T;
-  const int64_t c = a.c, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
-  const S* x = static_cast<const S*>(a.x);
-  const S* y = static_cast<const S*>(a.y);
-  const S* dy = static_cast<const S*>(a.dy);
-  const T* mean = static_cast<const T*>(a.mean);
-  const T* rstd = static_cast<const T*>(a.rstd);
-  const T* weight = static_cast<const T*>(a.weight);
-  const auto gradient = [&](int64_t at, int lanes) {  // behind the activation
-    const V g = load<V>(dy + at, lanes);
-    if (!y) return g;
-    const V out = load<V>(y + at, lanes);
-    return select(V::zero() < out, g, select(is_nan(out), out, V::zero()));
-  };
-  const auto normalised = [&](int64_t at, int64_t i, int lanes) {
-    return (load<V>(x + at, lanes) - load<V>(mean + i, lanes)) * load<V>(rstd + i, lanes);
-  };
-
-  T* partial = static_cast<T*>(context.workspace);  // (chunks, 2, C): sums of g and of g * normalised x
-  parallel_chunks(context, chunks, [&](int64_t chunk, int) {
-    T* sum_g = partial + chunk * 2 * c;
-    T* sum_gx = sum_g + c;
-    for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] = 0;
-    each_row<V>(chunk * step, min_of((chunk + 1) * step, a.rows), c, [&](int64_t at, int64_t i, int lanes) {
-      const V g = gradient(at, lanes);
-      store(sum_g + i, load<V>(sum_g + i, lanes) + g, lanes);
-      store(sum_gx + i, fma(g, normalised(at, i, lanes), load<V>(sum_gx + i, lanes)), lanes);
-    });
-  });
-  T* sum_g = partial;
-  T* sum_gx = partial + c;
-  for (int64_t chunk = 1; chunk < chunks; ++chunk)
-    for (int64_t i = 0; i < 2 * c; ++i) sum_g[i] += partial[chunk * 2 * c + i];
-  T* dweight = static_cast<T*>(a.dweight);
-  T* dbias = static_cast<T*>(a.dbias);
-  for (int64_t i = 0; i < c; ++i) {
-    if (dweight) dweight[i] = a.accumulate_weight ? dweight[i] + sum_gx[i] : sum_gx[i];
-    if (dbias) dbias[i] = a.accumulate_bias ? dbias[i] + sum_g[i] : sum_g[i];
-  }
-  S* dx = static_cast<S*>(a.dx);
-  S* dresidual = static_cast<S*>(a.dresidual);
-  if (!dx && !dresidual) return;
-  // dx = scale (g - mean(g) - normalised x * mean(g * normalised x)); constants of each channel once.
-  T* scale = partial + 2 * c * chunks;
-  const T inverse = T(1) / static_cast<T>(max_of(a.rows, int64_t{1}));
-  for (int64_t i = 0; i < c; ++i) {
-    scale[i] = weight[i] * rstd[i];
-    sum_g[i] = a.training ? sum_g[i] * inverse : 0;
-    sum_gx[i] = a.training ? sum_gx[i] * inverse : 0;
-  }
-  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / max_of(c, int64_t{1})), [&](int64_t begin, int64_t end) {
-    each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
-      const V g = gradient(at, lanes);
-      if (dx) {
-        const V centred = g - load<V>(sum_g + i, lanes);
-        V d = load<V>(scale + i, lanes) * fma(-normalised(at, i, lanes), load<V>(sum_gx + i, lanes), centred);
-        if (a.accumulate_x) d = load<V>(dx + at, lanes) + d;
-        store(dx + at, d, lanes);
-      }
-      if (dresidual) store(dresidual + at, a.accumulate_residual ? load<V>(dresidual + at, lanes) + g : g, lanes);
-    });
-  });
-}
-
-Status batch_norm_backward(const BatchNormBackwardArgs& a, Context& context) noexcept {
-  with_floating(a.dtype, [&]<class S>(S) { batch_norm_backward_run<S>(a, context); });
-  return Status::ok;
-}
-
-// ------------------------------------------------------------------------------------------------------- layer norm
+struct Moments {
+  T mean, m2;
+};
 
 template <class V, class S>
-typename V::T row_mean(const S* x, int64_t n) {
-  const typename V::T start = from_storage(x[0]);
+inline Moments<typename V::T> part_moments(const S* x, int64_t n) {
+  using T = typename V::T;
+  // Of differences to a first value: the error does not grow with the mean.
+  const T start = from_storage(x[0]);
   const V first = V::set(start);
-  V acc = V::zero();
-  each_vector<V>(n, [&](int64_t i, int lanes) { acc = acc + keep_lanes(load<V>(x + i, lanes) - first, lanes); });
-  return start + sum(acc) / static_cast<typename V::T>(n);
+  const auto difference = [&](V s, int64_t i, int lanes) { return s + keep_lanes(load<V>(x + i, lanes) - first, lanes); };
+  const T mean = start + sum_along<V>(n, difference) / static_cast<T>(n);
+  const V middle = V::set(mean);
+  const T m2 = sum_along<V>(n, [&](V s, int64_t i, int lanes) {
+    const V d = keep_lanes(load<V>(x + i, lanes) - middle, lanes);
+    return fma(d, d, s);
+  });
+  return {mean, m2};
 }
 
-template <class S>
-void layer_norm_run(const LayerNormArgs& a, Context& context) {
+// Parts are merged by Chan's rule.
+template <class V, class S>
+inline Moments<typename V::T> row_moments(const S* x, int64_t n) {
+  using T = typename V::T;
+  if (n == 0) return {T(0), T(0)};
+  Moments<T> all = part_moments<V>(x, min_of(n, kPart));
+  for (int64_t begin = kPart; begin < n; begin += kPart) {
+    const int64_t count = min_of(kPart, n - begin);
+    const Moments<T> part = part_moments<V>(x + begin, count);
+    const T total = static_cast<T>(begin + count), d = part.mean - all.mean;
+    all.mean += d * (static_cast<T>(count) / total);
+    all.m2 += part.m2 + d * d * (static_cast<T>(begin) * static_cast<T>(count) / total);
+  }
+  return all;
+}
+
+// ---------------------------------------------------------------------------------------------------------- forward
+
+// What both kinds have.
+template <class T>
+struct Rows {
+  const void *x, *residual;
+  const T *weight, *bias;
+  void *y, *sum;
+  T *mean, *rstd;  // mean: null without means
+  int64_t rows, d;
+  double eps;
+};
+
+// kRows rows look by look, so that the chains of one row's sums wait for no others.
+template <bool kCentred, int kRows, class S>
+void forward_rows(const Rows<Compute<S>>& a, int64_t row, bool past) {
   using V = Vec<S>;
   using T = typename V::T;
   const int64_t d = a.d;
-  const T* weight = static_cast<const T*>(a.weight);
-  const T* bias = static_cast<const T*>(a.bias);
-  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / max_of(d, int64_t{1})), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const S* x = static_cast<const S*>(a.x) + row * d;
-      S* y = static_cast<S*>(a.y) + row * d;
-      const T mean = d ? row_mean<V>(x, d) : T(0);
-      V acc = V::zero();
-      each_vector<V>(d, [&](int64_t i, int lanes) {
-        const V diff = keep_lanes(load<V>(x + i, lanes) - V::set(mean), lanes);
-        acc = fma(diff, diff, acc);
-      });
-      const T rstd = T(1) / std::sqrt(sum(acc) / static_cast<T>(d) + static_cast<T>(a.eps));
-      static_cast<T*>(a.mean)[row] = mean;
-      static_cast<T*>(a.rstd)[row] = rstd;
-      each_vector<V>(d, [&](int64_t i, int lanes) {
-        V v = (load<V>(x + i, lanes) - V::set(mean)) * V::set(rstd);
-        if (weight) v = v * load<V>(weight + i, lanes);
-        if (bias) v = v + load<V>(bias + i, lanes);
-        store(y + i, v, lanes);
-      });
-    }
+  const T *const weight = a.weight, *const bias = a.bias;
+  const S* x = static_cast<const S*>(a.x) + row * d;
+  if (a.residual) {
+    const S* more = static_cast<const S*>(a.residual) + row * d;
+    S* both = static_cast<S*>(a.sum) + row * d;
+    each_vector<V>(kRows * d, [&](int64_t i, int lanes) {
+      store(both + i, load<V>(x + i, lanes) + load<V>(more + i, lanes), lanes);
+    });
+    x = both;
+  }
+  Moments<T> moments[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    const S* const own = x + r * d;
+    if constexpr (kCentred)
+      moments[r] = row_moments<V>(own, d);
+    else
+      moments[r] = {T(0), sum_along<V>(d, [&](V s, int64_t i, int lanes) {
+        const V v = load<V>(own + i, lanes);
+        return fma(v, v, s);
+      })};
+  }
+  for (int r = 0; r < kRows; ++r) {
+    const T rstd = T(1) / std::sqrt(moments[r].m2 / static_cast<T>(d) + static_cast<T>(a.eps));
+    if constexpr (kCentred) a.mean[row + r] = moments[r].mean;
+    a.rstd[row + r] = rstd;
+    const V mean = V::set(moments[r].mean), scale = V::set(rstd);
+    const S* const own = x + r * d;
+    each_written<V>(static_cast<S*>(a.y) + (row + r) * d, d, past, [&](int64_t i, int lanes) {
+      V v = load<V>(own + i, lanes);
+      if constexpr (kCentred) v = v - mean;
+      v = v * scale;
+      if (weight) v = v * load<V>(weight + i, lanes);
+      if (bias) v = v + load<V>(bias + i, lanes);
+      return v;
+    });
+  }
+}
+
+template <bool kCentred, class S>
+void forward(const Rows<Compute<S>>& a, Context& context) {
+  const bool past = past_caches<S>(a.rows * a.d);
+  const int64_t together = a.d <= kPart / kTogether ? kTogether : 1;  // what the first cache holds
+  parallel_for(context, a.rows, max_of(int64_t{1}, kGrain / max_of(a.d, int64_t{1})), [&](int64_t begin, int64_t end) {
+    int64_t row = begin;
+    for (; together > 1 && row + kTogether <= end; row += kTogether) forward_rows<kCentred, kTogether, S>(a, row, past);
+    for (; row < end; ++row) forward_rows<kCentred, 1, S>(a, row, past);
+    if (past) end_stream();
   });
 }
 
 Status layer_norm(const LayerNormArgs& a, Context& context) noexcept {
-  with_floating(a.dtype, [&]<class S>(S) { layer_norm_run<S>(a, context); });
+  with_floating(a.dtype, [&]<class S>(S) {
+    using T = Compute<S>;
+    forward<true, S>({a.x, a.residual, static_cast<const T*>(a.weight), static_cast<const T*>(a.bias), a.y, a.sum,
+                      static_cast<T*>(a.mean), static_cast<T*>(a.rstd), a.rows, a.d, a.eps}, context);
+  });
+  return Status::ok;
+}
+Status rms_norm(const RmsNormArgs& a, Context& context) noexcept {
+  with_floating(a.dtype, [&]<class S>(S) {
+    using T = Compute<S>;
+    forward<false, S>({a.x, a.residual, static_cast<const T*>(a.weight), nullptr, a.y, a.sum, nullptr,
+                       static_cast<T*>(a.rstd), a.rows, a.d, a.eps}, context);
+  });
   return Status::ok;
 }
 
-size_t layer_norm_workspace(const LayerNormBackwardArgs& a, int) {
-  return a.dweight || a.dbias ? static_cast<size_t>(chunk_count(a.rows) * 2 * a.d) * 8 : 0;
+// --------------------------------------------------------------------------------------------------------- backward
+
+template <class T>
+struct RowsBackward {
+  const void *x, *dy, *dsum;
+  const T *weight, *mean, *rstd;  // mean: null without means
+  void* dx;
+  T *dweight, *dbias;
+  int64_t rows, d;
+  bool accumulate_x, accumulate_weight, accumulate_bias;
+  bool sums() const { return dweight || dbias; }
+};
+template <class Args>
+size_t column_workspace(const Args& a) {
+  return static_cast<size_t>(chunk_count(a.rows) * 2 * a.d) * 8;
 }
 
-template <class S>
-void layer_norm_backward_run(const LayerNormBackwardArgs& a, Context& context) {
+// dx = rstd (g - mean(g) - normalised x mean(g normalised x)) with g = dy weight, of kRows rows together, which also add to
+// the sums down the columns: rows in order, so it does not matter how many there are.
+template <bool kCentred, int kRows, class S>
+void backward_rows(const RowsBackward<Compute<S>>& a, int64_t row, bool past, Compute<S>* dweight, Compute<S>* dbias) {
+  using V = Vec<S>;
+  using T = typename V::T;
+  const int64_t d = a.d;
+  const S* const x = static_cast<const S*>(a.x) + row * d;
+  const S* const dy = static_cast<const S*>(a.dy) + row * d;
+  const S* const dsum = a.dsum ? static_cast<const S*>(a.dsum) + row * d : nullptr;
+  S* const dx = a.dx ? static_cast<S*>(a.dx) + row * d : nullptr;
+  const T* const weight = a.weight;
+  V mean[kRows], rstd[kRows], mean_g[kRows], mean_gx[kRows];
+  const auto normalised = [&](int r, int64_t i, int lanes) {
+    const V v = load<V>(x + r * d + i, lanes);
+    return (kCentred ? v - mean[r] : v) * rstd[r];
+  };
+  for (int r = 0; r < kRows; ++r) {
+    mean[r] = kCentred ? V::set(a.mean[row + r]) : V::zero();
+    rstd[r] = V::set(a.rstd[row + r]);
+    V sum_g[2] = {V::zero(), V::zero()}, sum_gx[2] = {V::zero(), V::zero()};
+    const auto more = [&](int chain, int64_t i, int lanes) {
+      const V out = load<V>(dy + r * d + i, lanes), g = weight ? out * load<V>(weight + i, lanes) : out;  // 0 in empty lanes
+      if constexpr (kCentred) sum_g[chain] = sum_g[chain] + g;
+      sum_gx[chain] = fma(g, normalised(r, i, lanes), sum_gx[chain]);
+    };
+    int64_t i = 0;
+    for (; i + 2 * V::W <= d; i += 2 * V::W) {
+      more(0, i, V::W);
+      more(1, i + V::W, V::W);
+    }
+    each_vector<V>(d - i, [&](int64_t at, int lanes) { more(0, i + at, lanes); });
+    mean_g[r] = V::set(sum(sum_g[0] + sum_g[1]) / static_cast<T>(d));
+    mean_gx[r] = V::set(sum(sum_gx[0] + sum_gx[1]) / static_cast<T>(d));
+  }
+  each_vector<V>(d, [&](int64_t i, int lanes) {
+    const V scale = weight ? load<V>(weight + i, lanes) : V::set(T(1));
+    V dw = dweight ? load<V>(dweight + i, lanes) : V::zero(), db = dbias ? load<V>(dbias + i, lanes) : V::zero();
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) {
+      const V out = load<V>(dy + r * d + i, lanes), n = normalised(r, i, lanes), g = out * scale;
+      dw = fma(out, n, dw);
+      db = db + out;
+      if (!dx) continue;
+      V v = rstd[r] * fma(-n, mean_gx[r], kCentred ? g - mean_g[r] : g);
+      if (dsum) v = load<V>(dsum + r * d + i, lanes) + v;
+      if (a.accumulate_x) v = load<V>(dx + r * d + i, lanes) + v;
+      past ? v.stream(dx + r * d + i) : store(dx + r * d + i, v, lanes);
+    }
+    if (dweight) store(dweight + i, dw, lanes);
+    if (dbias) store(dbias + i, db, lanes);
+  });
+}
+
+template <bool kCentred, class S>
+void backward(const RowsBackward<Compute<S>>& a, Context& context) {
   using V = Vec<S>;
   using T = typename V::T;
   const int64_t d = a.d, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
-  const T* weight = static_cast<const T*>(a.weight);
-  T* partial = a.dweight || a.dbias ? static_cast<T*>(context.workspace) : nullptr;  // (chunks, 2, D)
+  const bool whole = d % V::W == 0 && reinterpret_cast<uintptr_t>(a.dx) % (V::W * sizeof(S)) == 0;
+  const bool past = a.dx && !a.accumulate_x && whole && past_caches<S>(a.rows * d);
+  T* const partial = a.sums() ? static_cast<T*>(context.workspace) : nullptr;  // (chunks, 2, D)
   parallel_chunks(context, chunks, [&](int64_t chunk, int) {
-    T* dweight = partial ? partial + chunk * 2 * d : nullptr;
-    T* dbias = partial ? dweight + d : nullptr;
+    T* const dweight = partial ? partial + chunk * 2 * d : nullptr;
+    T* const dbias = partial && kCentred ? dweight + d : nullptr;
     for (int64_t i = 0; partial && i < 2 * d; ++i) dweight[i] = 0;
-    for (int64_t row = chunk * step; row < min_of((chunk + 1) * step, a.rows); ++row) {
-      const S* x = static_cast<const S*>(a.x) + row * d;
-      const S* dy = static_cast<const S*>(a.dy) + row * d;
-      const V mean = V::set(static_cast<const T*>(a.mean)[row]), rstd = V::set(static_cast<const T*>(a.rstd)[row]);
-      // dx = rstd (g - mean(g) - normalised x * mean(g * normalised x)) with g = dy * weight.
-      V sum_g = V::zero(), sum_gx = V::zero();
-      each_vector<V>(d, [&](int64_t i, int lanes) {
-        const V out = load<V>(dy + i, lanes), n = (load<V>(x + i, lanes) - mean) * rstd;
-        const V g = weight ? out * load<V>(weight + i, lanes) : out;  // 0 in empty lanes, as dy is
-        sum_g = sum_g + g;
-        sum_gx = fma(g, n, sum_gx);
-        if (partial) {
-          store(dweight + i, fma(out, n, load<V>(dweight + i, lanes)), lanes);
-          store(dbias + i, load<V>(dbias + i, lanes) + out, lanes);
-        }
-      });
-      if (!a.dx) continue;
-      S* dx = static_cast<S*>(a.dx) + row * d;
-      const V mean_g = V::set(sum(sum_g) / static_cast<T>(d)), mean_gx = V::set(sum(sum_gx) / static_cast<T>(d));
-      each_vector<V>(d, [&](int64_t i, int lanes) {
-        const V out = load<V>(dy + i, lanes), n = (load<V>(x + i, lanes) - mean) * rstd;
-        const V g = weight ? out * load<V>(weight + i, lanes) : out;
-        V v = rstd * fma(-n, mean_gx, g - mean_g);
-        if (a.accumulate_x) v = load<V>(dx + i, lanes) + v;
-        store(dx + i, v, lanes);
-      });
-    }
+    int64_t row = chunk * step;
+    const int64_t end = min_of(row + step, a.rows);
+    for (; row + kTogether <= end; row += kTogether) backward_rows<kCentred, kTogether, S>(a, row, past, dweight, dbias);
+    for (; row < end; ++row) backward_rows<kCentred, 1, S>(a, row, past, dweight, dbias);
+    if (past) end_stream();
   });
   if (!partial) return;
   parallel_for(context, d, 1024, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      T w = partial[i], b = partial[d + i];
-      for (int64_t chunk = 1; chunk < chunks; ++chunk) {
-        w += partial[chunk * 2 * d + i];
-        b += partial[chunk * 2 * d + d + i];
-      }
-      T* dweight = static_cast<T*>(a.dweight);
-      T* dbias = static_cast<T*>(a.dbias);
-      if (dweight) dweight[i] = a.accumulate_weight ? dweight[i] + w : w;
-      if (dbias) dbias[i] = a.accumulate_bias ? dbias[i] + b : b;
-    }
+    const auto total = [&](const T* from, T* to, bool accumulate) {
+      each_vector<Vec<T>>(to ? end - begin : 0, [&](int64_t i, int lanes) {
+        using W = Vec<T>;
+        W v = load<W>(from + begin + i, lanes);
+        for (int64_t chunk = 1; chunk < chunks; ++chunk) v = v + load<W>(from + chunk * 2 * d + begin + i, lanes);
+        store(to + begin + i, accumulate ? load<W>(to + begin + i, lanes) + v : v, lanes);
+      });
+    };
+    total(partial, a.dweight, a.accumulate_weight);
+    total(partial + d, a.dbias, a.accumulate_bias);
   });
 }
 
+size_t layer_norm_workspace(const LayerNormBackwardArgs& a, int) { return a.dweight || a.dbias ? column_workspace(a) : 0; }
 Status layer_norm_backward(const LayerNormBackwardArgs& a, Context& context) noexcept {
-  with_floating(a.dtype, [&]<class S>(S) { layer_norm_backward_run<S>(a, context); });
+  with_floating(a.dtype, [&]<class S>(S) {
+    using T = Compute<S>;
+    backward<true, S>({a.x, a.dy, a.dsum, static_cast<const T*>(a.weight), static_cast<const T*>(a.mean),
+                       static_cast<const T*>(a.rstd), a.dx, static_cast<T*>(a.dweight), static_cast<T*>(a.dbias), a.rows, a.d,
+                       a.accumulate_x, a.accumulate_weight, a.accumulate_bias}, context);
+  });
+  return Status::ok;
+}
+size_t rms_norm_workspace(const RmsNormBackwardArgs& a, int) { return a.dweight ? column_workspace(a) : 0; }
+Status rms_norm_backward(const RmsNormBackwardArgs& a, Context& context) noexcept {
+  with_floating(a.dtype, [&]<class S>(S) {
+    using T = Compute<S>;
+    backward<false, S>({a.x, a.dy, a.dsum, static_cast<const T*>(a.weight), nullptr, static_cast<const T*>(a.rstd), a.dx,
+                        static_cast<T*>(a.dweight), nullptr, a.rows, a.d, a.accumulate_x, a.accumulate_weight, false}, context);
+  });
   return Status::ok;
 }
 
@@ -330,13 +284,12 @@ Status layer_norm_backward(const LayerNormBackwardArgs& a, Context& context) noe
 
 namespace cpu::SMELT_ISA {
 void register_norm(KernelTable& table) {
-  add_kernel<BatchNormArgs, batch_norm, floating_only, four_per_chunk<BatchNormArgs>>(table,
-                                                                                SMELT_KERNEL_NAME("batch_norm"));
-  add_kernel<BatchNormBackwardArgs, batch_norm_backward, floating_only, four_per_chunk<BatchNormBackwardArgs>>(
-      table, SMELT_KERNEL_NAME("batch_norm_backward"));
   add_kernel<LayerNormArgs, layer_norm, floating_only>(table, SMELT_KERNEL_NAME("layer_norm"));
   add_kernel<LayerNormBackwardArgs, layer_norm_backward, floating_only, layer_norm_workspace>(
       table, SMELT_KERNEL_NAME("layer_norm_backward"));
+  add_kernel<RmsNormArgs, rms_norm, floating_only>(table, SMELT_KERNEL_NAME("rms_norm"));
+  add_kernel<RmsNormBackwardArgs, rms_norm_backward, floating_only, rms_norm_workspace>(
+      table, SMELT_KERNEL_NAME("rms_norm_backward"));
 }
 }  // namespace cpu::SMELT_ISA
 

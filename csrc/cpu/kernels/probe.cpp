@@ -1,5 +1,5 @@
 // Limits of the machine: multiply-adds from registers; reading, writing, copying and updating memory, written past the
-// caches but where it is updated. Here bfloat16 is multiplied in float32.
+// caches but where it is updated or the copy is to stay in them. Here bfloat16 is multiplied in float32.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
 
@@ -50,6 +50,12 @@ double copy(float* p, int64_t n) {  // the first half to the second
   return 8.0 * static_cast<double>(half);
 }
 
+double copy_cached(float* p, int64_t n) {
+  const int64_t half = n / 2 / kLine * kLine;
+  for (int64_t i = 0; i + VecF::W <= half; i += VecF::W) VecF::load(p + i).store(p + half + i);
+  return 8.0 * static_cast<double>(half);
+}
+
 double update(float* p, int64_t n) {
   const VecF one = VecF::set(1);
   for (int64_t i = 0; i + VecF::W <= n; i += VecF::W) (VecF::load(p + i) + one).store(p + i);
@@ -61,6 +67,7 @@ double move(ProbeKind kind, float* p, int64_t n) {
     case ProbeKind::read: return read(p, n);
     case ProbeKind::write: return write(p, n);
     case ProbeKind::update: return update(p, n);
+    case ProbeKind::copy_cached: return copy_cached(p, n);
     default: return copy(p, n);
   }
 }

@@ -44,7 +44,7 @@ inline Bits philox_block(uint64_t seed, uint64_t first) {
 
 // Calls f(first element, count, bits) for blocks of 4 * kBlock elements; element 4 j + l has bits.lane[l][j].
 template <class F>
-void each_block(Context& context, const GeneratorState& generator, uint64_t counter, int64_t n, const F& f) {
+void each_block(Context& context, const GeneratorState& generator, uint64_t counter, int64_t n, bool past, const F& f) {
   const uint64_t seed = generator.seed, base = generator.offset + counter;
   const int64_t blocks = ceil_div(n, 4 * kBlock);
   parallel_for(context, blocks, kGrain / kBlock, [&](int64_t begin, int64_t end) {
@@ -53,13 +53,14 @@ void each_block(Context& context, const GeneratorState& generator, uint64_t coun
       f(first, min_of(n - first, int64_t{4 * kBlock}),
         philox_block(seed, base + static_cast<uint64_t>(block) * kBlock));
     }
+    if (past) end_stream();
   });
 }
 
 template <class S>
 void random_floating(const RandomArgs& a, Context& context) {
   S* y = static_cast<S*>(a.y);
-  each_block(context, *a.generator, a.counter, a.n, [&](int64_t first, int64_t count, const Bits& bits) {
+  each_block(context, *a.generator, a.counter, a.n, false, [&](int64_t first, int64_t count, const Bits& bits) {
     for (int64_t e = 0; e < count; ++e) {
       const int64_t j = e / 4, l = e % 4;
       y[first + e] = a.kind == RandomKind::uniform
@@ -76,7 +77,7 @@ Status random(const RandomArgs& a, Context& context) noexcept {
     return Status::ok;
   }
   int64_t* y = static_cast<int64_t*>(a.y);
-  each_block(context, *a.generator, a.counter, a.n, [&](int64_t first, int64_t count, const Bits& bits) {
+  each_block(context, *a.generator, a.counter, a.n, false, [&](int64_t first, int64_t count, const Bits& bits) {
     for (int64_t e = 0; e < count; ++e) {
       const uint32_t own = bits.lane[e % 4][e / 4], next = bits.lane[(e + 1) % 4][e / 4];
       y[first + e] = a.kind == RandomKind::bits ? own : integer_in(own, next, a.a.i, a.b.i);
@@ -91,16 +92,19 @@ void dropout_run(const DropoutArgs& a, Context& context) {
   using T = typename V::T;
   const S* x = static_cast<const S*>(a.x);
   S* y = static_cast<S*>(a.y);
+  const bool past = !a.accumulate && past_caches<S>(a.n);
   const uint64_t threshold = dropout_threshold(a.p);
   const T scale = static_cast<T>(1.0 / (1.0 - a.p));
-  each_block(context, *a.generator, a.counter, a.n, [&](int64_t first, int64_t count, const Bits& bits) {
+  // In 32 bits, as the numbers are; 2^32 keeps nothing.
+  const uint32_t least = static_cast<uint32_t>(min_of(threshold, uint64_t{0xffffffffu}));
+  const T kept = threshold > 0xffffffffu ? T(0) : scale;
+  each_block(context, *a.generator, a.counter, a.n, past, [&](int64_t first, int64_t count, const Bits& bits) {
     T factor[4 * kBlock];
-    for (int l = 0; l < 4; ++l)
-      for (int j = 0; j < kBlock; ++j) factor[4 * j + l] = bits.lane[l][j] >= threshold ? scale : T(0);
-    each_vector<V>(count, [&](int64_t e, int lanes) {
-      V v = load<V>(x + first + e, lanes) * V::load(factor + e, lanes);
-      if (a.accumulate) v = load<V>(y + first + e, lanes) + v;
-      store(y + first + e, v, lanes);
+    for (int j = 0; j < kBlock; ++j)  // four stores side by side: the compiler interleaves vectors
+      for (int l = 0; l < 4; ++l) factor[4 * j + l] = bits.lane[l][j] >= least ? kept : T(0);
+    each_written<V>(y + first, count, past, [&](int64_t e, int lanes) {
+      const V v = load<V>(x + first + e, lanes) * load<V>(factor + e, lanes);
+      return a.accumulate ? load<V>(y + first + e, lanes) + v : v;
     });
   });
 }

@@ -8,30 +8,19 @@ namespace {
 
 constexpr int64_t kGrain = 16384;
 
-// Functions of many steps run on two vectors at once. The portable form is left to the compiler.
-template <class V>
-struct WideOf {
-  using type = Twice<V>;
-};
-template <class V>
-  requires(V::W == 1 || kIsa == Isa::portable)
-struct WideOf<V> {
-  using type = V;
-};
-template <class S>
-using Wide = typename WideOf<Vec<S>>::type;
-
 template <class S>
 void unary_floating(const UnaryArgs& args, Context& context) {
   using V = Wide<S>;
   const S* x = static_cast<const S*>(args.x);
   S* y = static_cast<S*>(args.y);
+  const bool past = past_caches<S>(args.n);
   with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
     parallel_for(context, args.n, kGrain, [&](int64_t begin, int64_t end) {
       const V a = c<V>(args.a.f), b = c<V>(args.b.f);
-      each_vector<V>(end - begin, [&](int64_t i, int lanes) {
-        store(y + begin + i, apply<op>(load<V>(x + begin + i, lanes), a, b), lanes);
+      each_written<V>(y + begin, end - begin, past, [&](int64_t i, int lanes) {
+        return apply<op>(load<V>(x + begin + i, lanes), a, b);
       });
+      if (past) end_stream();
     });
   });
 }
@@ -64,15 +53,16 @@ void unary_backward_run(const UnaryBackwardArgs& args, Context& context) {
   const S* saved = static_cast<const S*>(args.saved);
   const S* dy = static_cast<const S*>(args.dy);
   S* dx = static_cast<S*>(args.dx);
+  const bool past = !args.accumulate && past_caches<S>(args.n);
   with_op(args.op, [&]<UnaryOp op>(OpTag<op>) {
     parallel_for(context, args.n, kGrain, [&](int64_t begin, int64_t end) {
       const V a = c<V>(args.a.f), b = c<V>(args.b.f);
-      each_vector<V>(end - begin, [&](int64_t offset, int lanes) {
+      each_written<V>(dx + begin, end - begin, past, [&](int64_t offset, int lanes) {
         const int64_t i = begin + offset;
-        V d = load<V>(dy + i, lanes) * derivative<op>(load<V>(saved + i, lanes), a, b);
-        if (args.accumulate) d = load<V>(dx + i, lanes) + d;
-        store(dx + i, d, lanes);
+        const V d = load<V>(dy + i, lanes) * derivative<op>(load<V>(saved + i, lanes), a, b);
+        return args.accumulate ? load<V>(dx + i, lanes) + d : d;
       });
+      if (past) end_stream();
     });
   });
 }

@@ -354,13 +354,17 @@ size_t layer_norm_backward_workspace(const LayerNormBackwardArgs& a) {
   return a.dweight || a.dbias ? pair_workspace(a.rows, a.d) : 0;
 }
 
+// Sums with a residual are an op of their own here.
+bool plain_layer_norm(const LayerNormArgs& a) { return floating_only(a) && !a.residual; }
+bool plain_layer_norm_backward(const LayerNormBackwardArgs& a) { return floating_only(a) && !a.dsum; }
+
 }  // namespace
 
 void cuda::register_norm(const Taker& taker) {
   add_kernel<BatchNormArgs, batch_norm, floating_only, batch_norm_workspace>(taker, "sm80_batch_norm");
   add_kernel<BatchNormBackwardArgs, batch_norm_backward, floating_only, batch_norm_backward_workspace>(taker, "sm80_batch_norm_backward");
-  add_kernel<LayerNormArgs, layer_norm, floating_only>(taker, "sm80_layer_norm");
-  add_kernel<LayerNormBackwardArgs, layer_norm_backward, floating_only, layer_norm_backward_workspace>(taker, "sm80_layer_norm_backward");
+  add_kernel<LayerNormArgs, layer_norm, plain_layer_norm>(taker, "sm80_layer_norm");
+  add_kernel<LayerNormBackwardArgs, layer_norm_backward, plain_layer_norm_backward, layer_norm_backward_workspace>(taker, "sm80_layer_norm_backward");
 }
 
 }  // namespace smelt

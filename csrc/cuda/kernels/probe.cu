@@ -86,7 +86,8 @@ Status probe(const ProbeArgs& a, Context& context) noexcept {
     case ProbeKind::fma_bf16: return cuda::launch(context, multiply_matrices, cuda::size3(blocks), cuda::size3(kThreads), 0, a);
     case ProbeKind::read: return move_all<ProbeKind::read>(a, context);
     case ProbeKind::write: return move_all<ProbeKind::write>(a, context);
-    case ProbeKind::copy: return move_all<ProbeKind::copy>(a, context);
+    case ProbeKind::copy:
+    case ProbeKind::copy_cached: return move_all<ProbeKind::copy>(a, context);
     case ProbeKind::update: return move_all<ProbeKind::update>(a, context);
   }
   return Status::failed;

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import _core, functions, kernels
 
-__all__ = ["Comparison", "Race", "compare", "foreign_load", "limits", "race", "wait_until_quiet"]
+__all__ = ["Comparison", "Race", "compare", "foreign_load", "limits", "race", "stream_limits", "wait_until_quiet"]
 
 
 @dataclass(frozen=True)
@@ -361,3 +361,33 @@ def limits(megabytes: int = 256, device: str = "cpu") -> dict[str, float]:
         "copy_gbs": best("copy", 1),
         "update_gbs": best("update", 1),
     }
+
+
+def stream_limits(nbytes: float) -> dict[str, float]:
+    """How fast the CPU reads and copies again and again in memory of one size, caches included.
+
+    Args:
+        nbytes: size of the memory, at least 4096.
+
+    Returns:
+        ``read_gbs``, and ``copy_gbs`` of one half to the other, with non-temporal or with ordinary stores, whichever is
+        faster; each the best of 5.
+
+    Raises:
+        ValueError: less memory.
+
+    Example:
+        >>> sorted(smelt.bench.stream_limits(1 << 16))
+        ['copy_gbs', 'read_gbs']
+    """
+    if nbytes < 4096:
+        raise ValueError(f"stream_limits: nbytes must be at least 4096, got {nbytes}")
+    memory = _core.full([int(nbytes) // 4], 1, "float32", "cpu")
+    rounds = max(1, int(2e8 / nbytes))
+    rates: dict[str, list[float]] = {"read": [], "copy": [], "copy_cached": []}
+    for _ in range(5):
+        for kind, seen in rates.items():
+            begin = time.perf_counter()
+            done = kernels.probe(memory, kind, rounds)
+            seen.append(done / (time.perf_counter() - begin) / 1e9)
+    return {"read_gbs": max(rates["read"]), "copy_gbs": max(rates["copy"] + rates["copy_cached"])}

@@ -8,20 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core, kernels, runtime
-from .measure import limits, race, wait_until_quiet
+from .measure import limits, race, stream_limits, wait_until_quiet
 from .suites import SUITES, Case, peers
 
 __all__ = ["run", "unproven"]
 
 
-def _row(case: Case, name: str, times: Any, ours: str, ceiling: dict[str, float]) -> dict[str, Any]:
+def _moving(case: Case, ceiling: dict[str, float], streams: dict[str, float]) -> float:
+    """The least time of a case's bytes: what is read for each byte that is written is copied."""
+    if not streams:
+        return case.nbytes / (1e9 * ceiling[case.stream])
+    copied, only_read = 2 * case.written, case.read - case.written
+    return 1e-9 * (copied / streams["copy_gbs"] + only_read / streams["read_gbs"])
+
+
+def _row(
+    case: Case, name: str, times: Any, ours: str, ceiling: dict[str, float], streams: dict[str, float]
+) -> dict[str, Any]:
     median = times.median(name)
     low, high = times.interval(name)
     # The least time by the limits, for what is bound by arithmetic and for what is bound by memory. A vector holds half as
     # many numbers of float64.
     unit = "bf16_gflops" if case.dtype == "bfloat16" else "fma_gflops"
     peak = ceiling[unit] / (2 if case.dtype == "float64" else 1)
-    computing, moving = case.flops / (1e9 * peak), case.nbytes / (1e9 * ceiling[case.stream])
+    computing, moving = case.flops / (1e9 * peak), _moving(case, ceiling, streams)
     least = max(computing, moving)
     row = {
         "case": case.name, "dtype": case.dtype, "contender": name, "median_s": median, "low_s": low, "high_s": high,
@@ -125,10 +135,12 @@ def run(
         with kernels.trace() as traced:
             case.check()
         used.update(traced)
+        # In the same minute, and not measured where tensors have no bytes to speak of.
+        streams = stream_limits(case.resident) if on_cpu and case.resident >= 4096 else {}
         times = race({name: c.run for name, c in case.contenders.items()}, rounds, finish=finish)
         load = max(load, times.load)
         ours = next(iter(case.contenders))
-        rows += [_row(case, name, times, ours, ceiling) for name in case.contenders]
+        rows += [_row(case, name, times, ours, ceiling, streams) for name in case.contenders]
     info = runtime.info()
     machine = {key: info[key] for key in ("smelt", "python", "numpy", "cpu", "isa", "threads")}
     machine["peers"] = {name: module.__version__ for name, module in modules.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CONV", "GEMM", "NORM", "OPTIM", "Conv", "Gemm", "random_conv", "random_gemm"]
+__all__ = ["CONV", "GEMM", "NORM", "NORM_LARGE", "OPTIM", "Conv", "Gemm", "random_conv", "random_gemm"]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,21 @@ CONV = (
     Conv("resnext", 8, 28, 28, 128, 128, 3, 3, groups=32),
 )
 OPTIM = (1 << 16, 1 << 20, 1 << 24)  # parameters
-NORM = ((128, 256), (4096, 256), (4096, 1024), (512, 50257))  # rows, features
+# Rows and features, or images channels last.
+_ROWS, _IMAGES = ((4096, 256), (4096, 1024)), ((32, 32, 32, 64), (128, 14, 14, 256), (16, 96, 96, 64))
+NORM: dict[str, tuple[tuple[int, ...], ...]] = {
+    "layer_norm": ((128, 256), *_ROWS), "rms_norm": _ROWS, "group_norm": _IMAGES, "batch_norm": _IMAGES, "softmax": _ROWS,
+    "log_softmax": _ROWS, "cross_entropy": ((4096, 256), (512, 50257)), "gelu": _ROWS, "dropout": _ROWS,
+}  # fmt: skip
+# About 1 GB of tensors.
+NORM_LARGE: dict[str, tuple[tuple[int, ...], ...]] = {
+    name: ((2560, 50257),)
+    if name == "cross_entropy"
+    else ((64, 128, 128, 64),)
+    if sizes is _IMAGES
+    else ((65536, 1024),)
+    for name, sizes in NORM.items()
+}
 
 
 def random_gemm(count: int, seed: int) -> list[Gemm]:

@@ -62,6 +62,7 @@ from .layers import (
     softmax,
 )
 from .linalg import einsum, linear, matmul
+from .normalisation import add_layer_norm, add_rms_norm, group_norm, rms_norm
 from .random import (
     get_rng_state,
     manual_seed,
@@ -99,6 +100,8 @@ __all__ = [
     "abs",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
+    "add_layer_norm",
+    "add_rms_norm",
     "all",
     "any",
     "arange",
@@ -138,6 +141,7 @@ __all__ = [
     "get_rng_state",
     "global_avg_pool2d",
     "global_max_pool2d",
+    "group_norm",
     "isinf",
     "isnan",
     "layer_norm",
@@ -175,6 +179,7 @@ __all__ = [
     "reciprocal",
     "relu",
     "reshape",
+    "rms_norm",
     "roll",
     "round",
     "rsqrt",

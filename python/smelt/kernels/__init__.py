@@ -7,7 +7,18 @@ are written to ``out``, or to new arrays: smelt's where the first argument is on
 from .elementwise import arange, binary, cast, copy, dropout, fill, random, unary, unary_backward, where
 from .losses import cross_entropy, cross_entropy_backward, loss, loss_backward
 from .matrix import conv2d, conv2d_backward_input, conv2d_backward_weight, gemm, pool2d, pool2d_backward
-from .normalisation import batch_norm, batch_norm_backward, layer_norm, layer_norm_backward, softmax, softmax_backward
+from .normalisation import (
+    batch_norm,
+    batch_norm_backward,
+    group_norm,
+    group_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    rms_norm,
+    rms_norm_backward,
+    softmax,
+    softmax_backward,
+)
 from .optimizers import adam, clip_scale, guard_loss, probe, restore, sgd, sum_squares
 from .reduction import check_index, cumsum, gather, nonzero, put, reduce, scatter_add, sort, take
 from .table import impls, include_dir, isa, register, slots, trace, use
@@ -32,6 +43,8 @@ __all__ = [
     "fill",
     "gather",
     "gemm",
+    "group_norm",
+    "group_norm_backward",
     "guard_loss",
     "impls",
     "include_dir",
@@ -49,6 +62,8 @@ __all__ = [
     "reduce",
     "register",
     "restore",
+    "rms_norm",
+    "rms_norm_backward",
     "scatter_add",
     "sgd",
     "slots",

@@ -27,7 +27,7 @@ def cross_entropy(
     Args:
         logits: (..., classes), floating.
         labels: (...) int64, in [0, classes) or `ignore_index`.
-        weight: (classes), or None.
+        weight: (classes), or None; of the dtype of `logits`, or float32 beside halves, as all results.
         label_smoothing: share of the uniform distribution in the target.
         ignore_index: rows with this label count nothing.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.
@@ -49,11 +49,11 @@ def cross_entropy(
     c = Call("cross_entropy", impl)
     c.input("logits", logits, "*rows classes")
     c.input("labels", labels, "*rows", "int64")
-    c.optional("weight", weight, "classes")
+    c.optional("weight", weight, "classes", c.statistics)
     c.check_index("labels", 0, c.size["classes"], ignore_index)
-    c.output("loss", out, "*rows" if reduction == "none" else "1")
-    c.output("lse", None, "rows 2")
-    c.output("total_weight", None, "1")
+    c.output("loss", out, "*rows" if reduction == "none" else "1", c.statistics)
+    c.output("lse", None, "rows 2", c.statistics)
+    c.output("total_weight", None, "1", c.statistics)
     return c.run(
         rows=c.size["rows"], classes=c.size["classes"], ignore_index=ignore_index, label_smoothing=label_smoothing,
         dtype=c.dtype, reduction=choose("cross_entropy", "reduction", reduction, REDUCTIONS),
@@ -105,11 +105,11 @@ def cross_entropy_backward(
     c = Call("cross_entropy_backward", impl)
     c.input("logits", logits, "*rows classes")
     c.input("labels", labels, "*rows", "int64")
-    c.optional("weight", weight, "classes")
+    c.optional("weight", weight, "classes", c.statistics)
     c.check_index("labels", 0, c.size["classes"], ignore_index)
-    c.input("lse", lse, "rows 2")
-    c.input("total_weight", total_weight, "1")
-    c.input("dloss", dloss, "*rows" if reduction == "none" else "1")
+    c.input("lse", lse, "rows 2", c.statistics)
+    c.input("total_weight", total_weight, "1", c.statistics)
+    c.input("dloss", dloss, "*rows" if reduction == "none" else "1", c.statistics)
     c.output("dlogits", out, "*rows classes", accumulate=accumulate, flag="accumulate")
     return c.run(
         rows=c.size["rows"], classes=c.size["classes"], ignore_index=ignore_index, label_smoothing=label_smoothing,

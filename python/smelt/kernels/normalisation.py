@@ -10,8 +10,12 @@ from ._call import activation as _activation
 __all__ = [
     "batch_norm",
     "batch_norm_backward",
+    "group_norm",
+    "group_norm_backward",
     "layer_norm",
     "layer_norm_backward",
+    "rms_norm",
+    "rms_norm_backward",
     "softmax",
     "softmax_backward",
 ]
@@ -131,7 +135,14 @@ def batch_norm_backward(
 
 
 def layer_norm(
-    x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5, out: Any = None, impl: str | None = None
+    x: Any,
+    weight: Any = None,
+    bias: Any = None,
+    *,
+    eps: float = 1e-5,
+    residual: Any = None,
+    out: Any = None,
+    impl: str | None = None,
 ) -> Any:
     """y = (x - mean) rstd weight + bias, with the mean and 1 / deviation of each row.
 
@@ -139,11 +150,12 @@ def layer_norm(
         x: (..., D), floating.
         weight, bias: (D), or None; of the dtype of `x`, or float32 beside halves, as all statistics.
         eps: added to the variance.
+        residual: the shape of `x`, or None; with it rows of x + residual are normalised.
         out: the shape of `x`, or None.
         impl: a candidate.
 
     Returns:
-        y, mean (rows), rstd (rows).
+        y, mean (rows), rstd (rows); with a residual x + residual before them.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -157,6 +169,9 @@ def layer_norm(
     c.input("x", x, "*rows D")
     c.optional("weight", weight, "D", c.statistics)
     c.optional("bias", bias, "D", c.statistics)
+    c.optional("residual", residual, "*rows D")
+    if residual is not None:
+        c.output("sum", None, "*rows D")
     c.output("y", out, "*rows D")
     c.output("mean", None, "*rows", c.statistics)
     c.output("rstd", None, "*rows", c.statistics)
@@ -164,15 +179,24 @@ def layer_norm(
 
 
 def layer_norm_backward(
-    x: Any, mean: Any, rstd: Any, dy: Any, *, weight: Any = None, out: Any = None, impl: str | None = None
+    x: Any,
+    mean: Any,
+    rstd: Any,
+    dy: Any,
+    *,
+    weight: Any = None,
+    dsum: Any = None,
+    out: Any = None,
+    impl: str | None = None,
 ) -> Any:
     """The gradients of layer norm.
 
     Args:
-        x: (..., D), floating.
+        x: (..., D), floating: what was normalised.
         mean, rstd: (rows) of the forward.
         dy: the shape of `x`.
         weight: (D), or None; of the dtype of `x`, or float32 beside halves.
+        dsum: the shape of `x`, added to dx, or None.
         out: the shape of `x` for dx, or None.
         impl: a candidate.
 
@@ -194,10 +218,184 @@ def layer_norm_backward(
     c.input("mean", mean, "*rows", c.statistics)
     c.input("rstd", rstd, "*rows", c.statistics)
     c.input("dy", dy, "*rows D")
+    c.optional("dsum", dsum, "*rows D")
     c.output("dx", out, "*rows D")
     c.output("dweight", None, "D", c.statistics)
     c.output("dbias", None, "D", c.statistics)
     return c.run(rows=c.size["rows"], d=c.size["D"], dtype=c.dtype)
+
+
+def rms_norm(
+    x: Any,
+    weight: Any = None,
+    *,
+    eps: float = 1e-5,
+    residual: Any = None,
+    out: Any = None,
+    impl: str | None = None,
+) -> Any:
+    """y = x rstd weight, with 1 / root of the mean square of each row.
+
+    Args:
+        x: (..., D), floating.
+        weight: (D), or None; of the dtype of `x`, or float32 beside halves.
+        eps: added to the mean square.
+        residual: the shape of `x`, or None; with it rows of x + residual are normalised.
+        out: the shape of `x`, or None.
+        impl: a candidate.
+
+    Returns:
+        y, rstd (rows); with a residual x + residual before them.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> y, rstd = kernels.rms_norm(np.array([[6, 8]], "float32"))
+        >>> y.round(2)
+        array([[0.85, 1.13]], dtype=float32)
+    """
+    c = Call("rms_norm", impl)
+    c.input("x", x, "*rows D")
+    c.optional("weight", weight, "D", c.statistics)
+    c.optional("residual", residual, "*rows D")
+    if residual is not None:
+        c.output("sum", None, "*rows D")
+    c.output("y", out, "*rows D")
+    c.output("rstd", None, "*rows", c.statistics)
+    return c.run(rows=c.size["rows"], d=c.size["D"], eps=eps, dtype=c.dtype)
+
+
+def rms_norm_backward(
+    x: Any, rstd: Any, dy: Any, *, weight: Any = None, dsum: Any = None, out: Any = None, impl: str | None = None
+) -> Any:
+    """The gradients of RMS norm.
+
+    Args:
+        x: (..., D), floating: what was normalised.
+        rstd: (rows) of the forward.
+        dy: the shape of `x`.
+        weight: (D), or None; of the dtype of `x`, or float32 beside halves.
+        dsum: the shape of `x`, added to dx, or None.
+        out: the shape of `x` for dx, or None.
+        impl: a candidate.
+
+    Returns:
+        dx, dweight.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> x = np.array([[1, 1]], "float32")
+        >>> y, rstd = kernels.rms_norm(x)
+        >>> kernels.rms_norm_backward(x, rstd, x)[1].round(3)
+        array([1., 1.], dtype=float32)
+    """
+    c = Call("rms_norm_backward", impl)
+    c.input("x", x, "*rows D")
+    c.optional("weight", weight, "D", c.statistics)
+    c.input("rstd", rstd, "*rows", c.statistics)
+    c.input("dy", dy, "*rows D")
+    c.optional("dsum", dsum, "*rows D")
+    c.output("dx", out, "*rows D")
+    c.output("dweight", None, "D", c.statistics)
+    return c.run(rows=c.size["rows"], d=c.size["D"], dtype=c.dtype)
+
+
+def group_norm(
+    x: Any,
+    groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    *,
+    eps: float = 1e-5,
+    out: Any = None,
+    impl: str | None = None,
+) -> Any:
+    """y = (x - mean) rstd weight + bias, with the mean and 1 / deviation of each group of channels of each image.
+
+    Args:
+        x: (N, positions, C), floating.
+        groups: how many; divides C.
+        weight, bias: (C), or None; of the dtype of `x`, or float32 beside halves, as all statistics.
+        eps: added to the variance.
+        out: the shape of `x`, or None.
+        impl: a candidate.
+
+    Returns:
+        y, mean (N, groups), rstd (N, groups).
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> y, mean, rstd = kernels.group_norm(np.array([[[1, 3]]], "float32"), 1)
+        >>> mean
+        array([[2.]], dtype=float32)
+    """
+    c = Call("group_norm", impl)
+    c.input("x", x, "N positions C")
+    c.optional("weight", weight, "C", c.statistics)
+    c.optional("bias", bias, "C", c.statistics)
+    c.size["G"] = _groups(c, groups)
+    c.output("y", out, "N positions C")
+    c.output("mean", None, "N G", c.statistics)
+    c.output("rstd", None, "N G", c.statistics)
+    return c.run(n=c.size["N"], positions=c.size["positions"], c=c.size["C"], groups=groups, eps=eps, dtype=c.dtype)
+
+
+def group_norm_backward(
+    x: Any,
+    groups: int,
+    mean: Any,
+    rstd: Any,
+    dy: Any,
+    *,
+    weight: Any = None,
+    out: Any = None,
+    impl: str | None = None,
+) -> Any:
+    """The gradients of group norm.
+
+    Args:
+        x: (N, positions, C), floating.
+        groups: how many; divides C.
+        mean, rstd: (N, groups) of the forward.
+        dy: the shape of `x`.
+        weight: (C), or None; of the dtype of `x`, or float32 beside halves.
+        out: the shape of `x` for dx, or None.
+        impl: a candidate.
+
+    Returns:
+        dx, dweight, dbias.
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Example:
+        >>> x = np.array([[[1, 3]]], "float32")
+        >>> y, mean, rstd = kernels.group_norm(x, 1)
+        >>> kernels.group_norm_backward(x, 1, mean, rstd, x)[2]
+        array([1., 3.], dtype=float32)
+    """
+    c = Call("group_norm_backward", impl)
+    c.input("x", x, "N positions C")
+    c.size["G"] = _groups(c, groups)
+    c.optional("weight", weight, "C", c.statistics)
+    c.input("mean", mean, "N G", c.statistics)
+    c.input("rstd", rstd, "N G", c.statistics)
+    c.input("dy", dy, "N positions C")
+    c.output("dx", out, "N positions C")
+    c.output("dweight", None, "C", c.statistics)
+    c.output("dbias", None, "C", c.statistics)
+    return c.run(n=c.size["N"], positions=c.size["positions"], c=c.size["C"], groups=groups, dtype=c.dtype)
+
+
+def _groups(c: Call, groups: int) -> int:
+    if groups < 1 or c.size["C"] % groups:
+        raise c.error(f"groups must divide the channels, got {groups} groups of {c.size['C']} channels")
+    return groups
 
 
 def softmax(x: Any, *, log: bool = False, out: Any = None, impl: str | None = None) -> Any:

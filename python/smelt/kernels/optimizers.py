@@ -9,7 +9,7 @@ from ._call import Call, choose
 
 __all__ = ["adam", "clip_scale", "guard_loss", "probe", "restore", "sgd", "sum_squares"]
 
-_PROBES = ("fma", "fma_bf16", "read", "write", "copy", "update")
+_PROBES = ("fma", "fma_bf16", "read", "write", "copy", "update", "copy_cached")
 _MAX_GROUPS = 60  # of a step block
 _GROUP = 8  # doubles of each
 _FAILED = 3 + _MAX_GROUPS * _GROUP + 1  # words: counter, factor, skip flag; groups; steps skipped; failed step
@@ -273,10 +273,10 @@ def probe(memory: Any, kind: str, rounds: int = 1, *, impl: str | None = None) -
     """What the machine can do at best; `smelt.bench.limits` times it.
 
     Args:
-        memory: (n) float32 to work on, overwritten by ``"write"``, ``"copy"`` and ``"update"``.
+        memory: (n) float32 to work on, overwritten by ``"write"``, ``"update"`` and both copies.
         kind: ``"fma"`` (from registers), ``"fma_bf16"`` (on `memory` as pairs of bfloat16 where the CPU has a unit for them
             and there are 8192 elements, else as ``"fma"``), ``"read"``, ``"write"``, ``"copy"`` (both with non-temporal
-            stores) or ``"update"`` (in place).
+            stores), ``"update"`` (in place) or ``"copy_cached"`` (with ordinary stores).
         rounds: how often.
         impl: a candidate.
 

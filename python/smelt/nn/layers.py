@@ -25,10 +25,13 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool2d",
     "GlobalMaxPool2d",
+    "GroupNorm",
+    "InstanceNorm2d",
     "LayerNorm",
     "Linear",
     "MaxPool1d",
     "MaxPool2d",
+    "RMSNorm",
 ]
 
 
@@ -346,6 +349,96 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         return f"{self.features}, eps={self.eps}"
+
+
+class RMSNorm(Module):
+    """Division by the root mean square of the last axis, see :func:`smelt.rms_norm`.
+
+    Args:
+        features: extent of the last axis.
+        eps: added to the mean square.
+
+    Attributes:
+        weight: (features,), ones.
+
+    Example:
+        >>> nn.RMSNorm(4)(smelt.randn(2, 4)).shape
+        (2, 4)
+    """
+
+    def __init__(self, features: int, eps: float = 1e-5):
+        super().__init__()
+        _positive("RMSNorm", features=features)
+        _epsilon("RMSNorm", eps)
+        self.features, self.eps = features, eps
+        self.weight = Parameter(_core.full([features], 1, "float32", "cpu"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _core.rms_norm(x, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.features}, eps={self.eps}"
+
+
+class GroupNorm(Module):
+    """Normalisation of groups of channels within each image, see :func:`smelt.group_norm`.
+
+    Args:
+        groups: how many groups; divides the channels.
+        channels: extent of the last axis.
+        eps: added to the variance.
+
+    Attributes:
+        weight: (channels,), ones.
+        bias: (channels,), zeros.
+
+    Example:
+        >>> nn.GroupNorm(2, 6)(smelt.randn(2, 4, 4, 6)).shape
+        (2, 4, 4, 6)
+    """
+
+    def __init__(self, groups: int, channels: int, eps: float = 1e-5):
+        super().__init__()
+        _positive("GroupNorm", groups=groups, channels=channels)
+        _epsilon("GroupNorm", eps)
+        if channels % groups:
+            raise ValueError(f"GroupNorm: groups must divide {channels} channels, got {groups}")
+        self.groups, self.channels, self.eps = groups, channels, eps
+        self.weight = Parameter(_core.full([channels], 1, "float32", "cpu"))
+        self.bias = Parameter(_core.full([channels], 0, "float32", "cpu"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _core.group_norm(x, self.groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.groups}, {self.channels}, eps={self.eps}"
+
+
+class InstanceNorm2d(Module):
+    """Normalisation of each channel within each image, without parameters: `smelt.group_norm` with a group for each channel.
+
+    Args:
+        channels: extent of the last axis.
+        eps: added to the variance.
+
+    Example:
+        >>> nn.InstanceNorm2d(3)(smelt.randn(2, 4, 4, 3)).shape
+        (2, 4, 4, 3)
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5):
+        super().__init__()
+        _positive("InstanceNorm2d", channels=channels)
+        _epsilon("InstanceNorm2d", eps)
+        self.channels, self.eps = channels, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[-1] != self.channels:
+            raise ValueError(f"InstanceNorm2d: input must be (N, H, W, {self.channels}), got shape {tuple(x.shape)}")
+        return _core.group_norm(x, self.channels, None, None, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, eps={self.eps}"
 
 
 class Embedding(Module):

@@ -61,6 +61,14 @@ struct VecF {
     store(whole);
     for (int i = 0; i < n; ++i) p[i] = whole[i];
   }
+  // Past the caches, to a multiple of the vector's size.
+  void stream(float* p) const { _mm256_stream_ps(p, v); }
+  template <class H>
+  void stream(H* p) const {
+    H whole[W];
+    store(whole);
+    _mm_stream_si128(reinterpret_cast<__m128i*>(p), _mm_loadu_si128(reinterpret_cast<const __m128i*>(whole)));
+  }
 
   friend VecF operator+(VecF a, VecF b) { return {_mm256_add_ps(a.v, b.v)}; }
   friend VecF operator-(VecF a, VecF b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -92,6 +100,8 @@ inline VecF exp2_whole(VecF n) {
   const __m256i power = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
   return {_mm256_castsi256_ps(_mm256_slli_epi32(power, 23))};
 }
+// p 2^n for such n.
+inline VecF times_exp2(VecF p, VecF n) { return p * exp2_whole(n); }
 // x = m 2^e with m in [1, 2); finite, normal, positive x only.
 inline void split_exponent(VecF x, VecF* m, VecF* e) {
   const __m256i bits = _mm256_castps_si256(x.v);

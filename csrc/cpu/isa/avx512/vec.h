@@ -32,6 +32,12 @@ struct VecF {
   static VecF load(const float* p, int n) { return {_mm512_maskz_loadu_ps(lanes_below(n), p)}; }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store(float* p, int n) const { _mm512_mask_storeu_ps(p, lanes_below(n), v); }
+  // Past the caches, to a multiple of the vector's size.
+  void stream(float* p) const { _mm512_stream_ps(p, v); }
+  template <class H>
+  void stream(H* p) const {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), narrow(p));
+  }
 
   static VecF widen(__m256i h, const bfloat16*) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16))};
@@ -91,6 +97,8 @@ inline VecF exp2_whole(VecF n) {
   const __m512i power = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(power, 23))};
 }
+// p 2^n for such n.
+inline VecF times_exp2(VecF p, VecF n) { return {_mm512_scalef_ps(p.v, n.v)}; }
 // x = m 2^e with m in [1, 2); finite, normal, positive x only.
 inline void split_exponent(VecF x, VecF* m, VecF* e) {
   const __m512i bits = _mm512_castps_si512(x.v);

@@ -79,6 +79,15 @@ SMELT_EMULATED __m512i _mm512_srli_epi32(__m512i a, int n) {
 }
 SMELT_EMULATED __m512i _mm512_cvtps_epi32(__m512 a) { return {{_mm256_cvtps_epi32(a.h[0]), _mm256_cvtps_epi32(a.h[1])}}; }
 SMELT_EMULATED __m512 _mm512_cvtepi32_ps(__m512i a) { return {{_mm256_cvtepi32_ps(a.h[0]), _mm256_cvtepi32_ps(a.h[1])}}; }
+SMELT_EMULATED __m512 _mm512_scalef_ps(__m512 a, __m512 n) {
+  float lanes[16], powers[16];
+  std::memcpy(lanes, &a, sizeof lanes);
+  std::memcpy(powers, &n, sizeof powers);
+  for (int i = 0; i < 16; ++i)
+    lanes[i] = powers[i] == powers[i] ? __builtin_ldexpf(lanes[i], static_cast<int>(powers[i])) : powers[i];
+  std::memcpy(&a, lanes, sizeof lanes);
+  return a;
+}
 SMELT_EMULATED __m512i _mm512_cvtepu16_epi32(__m256i a) {
   return {{_mm256_cvtepu16_epi32(_mm256_castsi256_si128(a)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1))}};
 }
@@ -129,6 +138,10 @@ SMELT_EMULATED __m512 _mm512_loadu_ps(const float* p) { return {{_mm256_loadu_ps
 SMELT_EMULATED void _mm512_storeu_ps(float* p, __m512 a) {
   _mm256_storeu_ps(p, a.h[0]);
   _mm256_storeu_ps(p + 8, a.h[1]);
+}
+SMELT_EMULATED void _mm512_stream_ps(float* p, __m512 a) {
+  _mm256_stream_ps(p, a.h[0]);
+  _mm256_stream_ps(p + 8, a.h[1]);
 }
 template <class T, class P>
 SMELT_EMULATED void load_lanes(T* lanes, __mmask16 m, const P* p) {

@@ -57,6 +57,11 @@ struct VecF {
   void store(float16* p, int n = W) const {
     for (int i = 0; i < n; ++i) p[i] = to_float16(v[i]);
   }
+  // Past the caches where an instruction set has such stores, to a multiple of the vector's size.
+  template <class S>
+  void stream(S* p) const {
+    store(p);
+  }
 
   friend VecF operator+(VecF a, VecF b) { return {a.v + b.v}; }
   friend VecF operator-(VecF a, VecF b) { return {a.v - b.v}; }
@@ -93,6 +98,8 @@ inline VecF exp2_whole(VecF n) {
   const VecF::I i = {(int)n.v[0], (int)n.v[1], (int)n.v[2], (int)n.v[3]};
   return {(VecF::R)((i + 127) << 23)};
 }
+// p 2^n for such n.
+inline VecF times_exp2(VecF p, VecF n) { return p * exp2_whole(n); }
 // x = m 2^e with m in [1, 2); finite, normal, positive x only.
 inline void split_exponent(VecF x, VecF* m, VecF* e) {
   const VecF::I bits = (VecF::I)x.v, power = ((bits >> 23) & 0xff) - 127;

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +47,9 @@ class Case:
         flops: floating-point operations.
         nbytes: least bytes that are moved.
         stream: the limit of `smelt.bench.limits` for moving them.
+        read, written: how they divide, where `resident` is given.
+        resident: bytes that are in use at once; not 0: the limit is that of copying and reading memory of this size, with
+            whichever stores are faster there (`smelt.bench.stream_limits`).
         contenders: by name; smelt's come first.
         expected: what each must compute, float64, and the error that is allowed; empty: what the first computes.
 
@@ -59,6 +64,9 @@ class Case:
     flops: float
     nbytes: float
     stream: str = "copy_gbs"
+    read: float = 0.0
+    written: float = 0.0
+    resident: float = 0.0
     contenders: dict[str, Contender] = field(default_factory=dict)
     expected: list[tuple[Any, Any]] = field(default_factory=list)
 
@@ -100,6 +108,7 @@ def peers(names: Sequence[str]) -> dict[str, Any]:
         >>> list(smelt.bench.suites.peers(["numpy"]))
         ['numpy']
     """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # PyTorch's large tensors lie on huge pages, as ours do
     modules = {}
     for name in names:
         if name not in PEERS:
@@ -109,6 +118,18 @@ def peers(names: Sequence[str]) -> dict[str, Any]:
         except ImportError:
             raise ImportError(f"--against {name}: {name} is not installed; pip install {name}") from None
     return modules
+
+
+def keep_memory() -> None:
+    """glibc hands large blocks back to the system and takes fresh pages for the next, which costs PyTorch more than its work
+    on them; it now keeps them."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    most, trim = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    mallopt(most, 0)
+    mallopt(trim, -1)
 
 
 def at_best(torch: Any, run: Callable[[], Any]) -> Callable[[], Any]:

@@ -1,0 +1,103 @@
+// Batch normalisation.
+#include "ops/autocast.h"
+#include "ops/common.h"
+#include "ops/norm.h"
+
+namespace smelt {
+namespace {
+
+struct BatchNormNode final : Node {
+  BatchNormNode(const Tensor& x_in, const Tensor& w, const Tensor& mean_in, const Tensor& rstd_in, Saved result,
+                Activation act, bool train)
+      : Node("batch_norm"), x(x_in), weight(w), mean(mean_in), rstd(rstd_in), y(std::move(result)), activation(act),
+        training(train) {}
+
+  void backward(GradContext& g) override {
+    const Tensor dy = g.dy(), in = x.get(), w = weight.get(), m = mean.get(), r = rstd.get(), out = y.get();
+    const int64_t c = w.numel();
+    GradTarget target[4];
+    for (int i = 0; i < 4; ++i)
+      if (g.needs(i)) target[i] = g.target(i);
+    const auto pointer = [&](int i) -> void* { return target[i].tensor ? target[i].tensor.data() : nullptr; };
+    launch(BatchNormBackwardArgs{.x = in.data(), .y = out ? out.data() : nullptr, .weight = w.data(),
+                                 .mean = m.data(), .rstd = r.data(), .dy = dy.data(), .dx = pointer(0),
+                                 .dweight = pointer(1), .dbias = pointer(2), .dresidual = pointer(3),
+                                 .rows = c ? in.numel() / c : 0, .c = c, .dtype = in.dtype(),
+                                 .activation = activation, .training = training,
+                                 .accumulate_x = target[0].accumulate, .accumulate_weight = target[1].accumulate,
+                                 .accumulate_bias = target[2].accumulate,
+                                 .accumulate_residual = target[3].accumulate},
+           dy.device());
+  }
+  void free_saved() override { x = weight = mean = rstd = y = {}; }
+
+  Saved x, weight, mean, rstd, y;
+  Activation activation;
+  bool training;
+};
+
+void check_batch_norm(const Tensor& x, std::initializer_list<std::pair<const char*, const Tensor*>> channels,
+                      const Tensor& residual, bool training) {
+  require_floating("batch_norm", "input", x);
+  require(x.rank() >= 2, "batch_norm", "input must have at least 2 axes, the last of them channels, got shape ",
+          x.shape());
+  const int64_t c = x.shape().back();
+  for (const auto& [name, t] : channels) {
+    require(t->shape() == Shape{c}, "batch_norm", name, " has ", t->numel(), " channels, input has ", c);
+    check_parameter("batch_norm", name, *t, x);
+  }
+  if (residual) {
+    require(residual.shape() == x.shape(), "batch_norm", "residual must have the input's shape ", x.shape(), ", got ",
+            residual.shape());
+    require_same_dtype("batch_norm", "residual", residual, "input", x);
+  }
+  require(!training || x.numel() == 0 || x.numel() / c > 1, "batch_norm",
+          "training needs more than 1 value a channel, got input ", x.shape());
+}
+
+}  // namespace
+
+Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
+                  const Tensor& running_var, bool training, double momentum, double eps, const Tensor& residual_in,
+                  Activation activation) {
+  OpScope scope("batch_norm");
+  // Under autocast the low dtype wins where input and residual differ.
+  const bool together = residual_in && autocast_on();
+  const DType common = together ? common_dtype(x_in.dtype(), residual_in.dtype()) : x_in.dtype();
+  const bool low = together && common == autocast_dtype();
+  const Tensor x = dense(low ? cast(x_in, common) : x_in);
+  const Tensor residual = !residual_in ? residual_in : dense(low ? cast(residual_in, common) : residual_in);
+  require_same_device("batch_norm", {&x, &weight, &bias, &running_mean, &running_var, &residual});
+  require(activation == Activation::none || activation == Activation::relu, "batch_norm",
+          "activation must be None or 'relu'");
+  require(eps > 0, "batch_norm", "eps must be positive, got ", eps);
+  if (!dry_run::holds([&] {
+        check_batch_norm(x, {{"weight", &weight}, {"bias", &bias}, {"running_mean", &running_mean},
+                             {"running_var", &running_var}}, residual, training);
+      })) {
+    Shape implied = x.shape();
+    if (x.rank()) implied[x.rank() - 1] = weight.numel();
+    return empty(implied, x.dtype(), x.device());
+  }
+  const int64_t c = x.shape().back();
+  Tensor y = empty(x.shape(), x.dtype(), x.device());
+  const DType statistics = statistics_dtype(x);
+  Tensor mean = empty(Shape{c}, statistics, x.device()), rstd = empty(Shape{c}, statistics, x.device());
+  if (training && x.numel()) {
+    running_mean.storage().bump_version();
+    running_var.storage().bump_version();
+  }
+  launch(BatchNormArgs{.x = x.data(), .weight = weight.data(), .bias = bias.data(),
+                       .residual = residual ? residual.data() : nullptr, .running_mean = running_mean.data(),
+                       .running_var = running_var.data(), .mean = mean.data(), .rstd = rstd.data(), .y = y.data(),
+                       .rows = c ? x.numel() / c : 0, .c = c, .momentum = momentum, .eps = eps, .dtype = x.dtype(),
+                       .activation = activation, .training = training},
+         x.device());
+  if (needs_grad(x, weight, bias, residual))
+    attach(make_ref<BatchNormNode>(x, weight, mean, rstd,
+                                   activation == Activation::none ? Saved() : Saved::output(y), activation, training),
+           {&x, &weight, &bias, &residual}, {&y});
+  return y;
+}
+
+}  // namespace smelt

@@ -158,6 +158,7 @@ def _single_slots(rng):
     index = smelt.from_numpy(rng.integers(0, 33, 50))
     across = smelt.from_numpy(rng.integers(0, 33, (50, 70)))
     condition, w, side = x > 1, positive(70, 45), positive(70)
+    sequence = positive(2, 40, 36)
     ones, labels = positive(33, 70), smelt.from_numpy(rng.integers(0, 70, 33))
     exp = _core.UNARY["exp"]
     return {
@@ -179,6 +180,7 @@ def _single_slots(rng):
         "pool2d": lambda: smelt.avg_pool2d(image, 3, 2, 1),
         "layer_norm": lambda: smelt.layer_norm(x),
         "softmax": lambda: smelt.softmax(x),
+        "attention": lambda: smelt.attention_packed(sequence, 3),
         "loss": lambda: smelt.losses.mse_loss(x, ones),
         "check_index+cross_entropy": lambda: smelt.losses.cross_entropy(x, labels),
         "random": lambda: smelt.rand(100),

@@ -168,6 +168,18 @@ SMELT_INLINE V exp(V x) {
   return select(is_nan(x), x, y);
 }
 
+// e^x for x up to 1, as a softmax needs it: no overflow, one factor.
+template <FloatVector V>
+SMELT_INLINE V exp_to_one(V x) {
+  const V low = V::set(-87.33654f), clamped = max(low, x);  // a NaN stays
+  const V n = round(clamped * V::set(1.44269504f));
+  V r = fma(n, V::set(-0.693359375f), clamped);
+  r = fma(n, V::set(2.12194440e-4f), r);
+  const V y = (small_expm1(r) + V::set(1)) * exp2_whole(n);
+  return select(x < low, V::zero(), y);
+}
+SMELT_INLINE VecD exp_to_one(VecD x) { return exp(x); }
+
 // m in [sqrt(1/2), sqrt(2)): log x = e log 2 + log m.
 template <FloatVector V>
 SMELT_INLINE V log(V x) {

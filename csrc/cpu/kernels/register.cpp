@@ -14,6 +14,7 @@ void register_kernels(KernelTable& table) {
   register_conv_depthwise(table);
   register_pool(table);
   register_norm(table);
+  register_attention(table);
   register_softmax(table);
   register_loss(table);
   register_random(table);

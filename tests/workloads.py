@@ -185,7 +185,8 @@ def _probe(make, rng):
 WORKLOADS = {
     f.__name__[1:]: f
     for f in (
-        _elementwise, _reduce, _softmax, _losses, _norm, _conv, _pool, _index, _matmul, _attention, _random, _optimizers, _guard, _probe,
+        _elementwise, _reduce, _softmax, _losses, _norm, _conv, _pool, _index, _matmul, _attention, _random, _optimizers,
+        _guard, _probe,
     )
 }  # fmt: skip
 

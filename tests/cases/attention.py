@@ -1,4 +1,4 @@
-"""attention: lengths around the blocks of 64 to 70 queries and 128 keys, masks of every kind, shared heads, rows that see nothing."""
+"""attention: lengths around the blocks of 64 to 70 queries and 128 keys, masks, shared heads, rows that see nothing."""
 
 import numpy as np
 
@@ -28,8 +28,8 @@ def _bound(halves, causal, scale):
         total = e.sum(-1, keepdims=True)
         p = e / np.where(total == 0, 1, total)
         keys = k.shape[2]
-        # A score is a sum of D products, then scaled, masked and shifted by the largest; e^x is within 3 units. A larger score
-        # rescales what was summed up before, once for each block of 128 keys.
+        # A score is a sum of D products, then scaled, masked and shifted by the largest; e^x is within 3 units. A larger
+        # score rescales what was summed up before, once for each block of 128 keys.
         score = (q.shape[-1] + 3) * size + np.abs(added) + size
         term = np.where(allowed, score, 0) + 2 * distance + 3 + 3 * (keys // 128 + 1)
         # The sum of the terms errs as they do on average, and each of the additions once; the sum of the values likewise.

@@ -1,7 +1,7 @@
 // The gradients of attention, for any operands. Blocks of keys are the outer loop: the gradients of a block's keys and values are
 // summed up in cache, those of the queries in memory of the thread's own.
 #pragma once
-#include "cpu/kernels/attention_core.inl.h"
+#include "cpu/kernels/attention_rows.inl.h"
 
 namespace smelt {
 namespace {
@@ -46,6 +46,8 @@ class AttentionBackward {
   }
 
  private:
+  using Rows = AttentionRows<S, AttentionBackwardArgs>;
+
   // Where heads are few, the keys of one are cut too: by shape alone, for the sums over queries' gradients are.
   int64_t cut() const {
     if (heads == 0) return 1;
@@ -121,8 +123,21 @@ class AttentionBackward {
         for (int64_t row = first; row < x.tq; row += kRows<Tile>)
           rows(m, sight, batch, kv_head * group + h, row, key, query_sums + (h * rows_of_head() + row) * pitch, m.delta + h * x.tq + row);
       const int64_t n = min_of(kKeys, x.tk - key);
+      if (hides_keys(a)) mend_keys(m, batch, kv_head, key, there);
       write(a.dk, a.dk_stride, batch, kv_head, key, n, x.d, m.dk, pitch, static_cast<T>(a.scale), a.accumulate_k);
       write(a.dv, a.dv_stride, batch, kv_head, key, n, x.dv, m.dv, value_pitch, T(1), a.accumulate_v);
+    }
+  }
+
+  // Gradients of keys that are not finite, once more from the queries that see them.
+  void mend_keys(const Room& m, int64_t batch, int64_t kv_head, int64_t key, int64_t n) const {
+    for (int64_t j = 0; j < n; ++j) {
+      T* const dk = a.dk && !is_finite<V>(m.dk + j * pitch, x.d) ? m.dk + j * pitch : nullptr;
+      T* const dv = a.dv && !is_finite<V>(m.dv + j * value_pitch, x.dv) ? m.dv + j * value_pitch : nullptr;
+      if (!dk && !dv) continue;
+      if (dk) Rows::clear(dk, x.d);
+      if (dv) Rows::clear(dv, x.dv);
+      for (int64_t h = 0; h < group; ++h) Rows(a, batch, kv_head * group + h).add_key_gradients(key + j, dk, dv);
     }
   }
 
@@ -235,6 +250,7 @@ class AttentionBackward {
       T* const own = sums + (h * rows_of_head() + row) * pitch;
       for (int64_t part = 1; part < parts; ++part)
         for (int64_t j = 0; j < pitch; j += V::W) (V::load(own + j) + V::load(own + part * query_words() + j)).store(own + j);
+      if (hides_keys(a) && !is_finite<V>(own, x.d)) Rows(a, head / x.kv_heads, head % x.kv_heads * group + h).query_gradient(row, own);
       write(a.dq, a.dq_stride, head / x.kv_heads, head % x.kv_heads * group + h, row, 1, x.d, own, pitch, static_cast<T>(a.scale), a.accumulate_q);
     }
   }

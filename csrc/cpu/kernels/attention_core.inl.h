@@ -26,6 +26,13 @@ Visible visible(const Args& a, int64_t batch) {
 template <class T>
 constexpr T kNothing = -static_cast<T>(__builtin_inff());
 
+// Element number `place` of a mask, as a number to add to a score.
+template <class T>
+T mask_value(const void* mask, DType dtype, int64_t place) {
+  if (dtype == DType::bool_) return static_cast<const uint8_t*>(mask)[place] ? T(0) : kNothing<T>;
+  return with_floating(dtype, [&]<class S>(S) { return static_cast<T>(from_storage(static_cast<const S*>(mask)[place])); });
+}
+
 // Rows of a mask as numbers to add to scores.
 template <class V>
 class MaskRows {

@@ -1,6 +1,6 @@
 // The forward pass of attention, for any operands.
 #pragma once
-#include "cpu/kernels/attention_core.inl.h"
+#include "cpu/kernels/attention_rows.inl.h"
 
 namespace smelt {
 namespace {
@@ -140,11 +140,13 @@ class AttentionForward {
   void finish(const Room& m, int64_t batch, int64_t head, int64_t row, int64_t count) const {
     T* lse = static_cast<T*>(a.lse) + (batch * x.heads + head) * x.tq + row;
     S* y = static_cast<S*>(a.y) + batch * a.y_stride[0] + head * a.y_stride[1] + row * a.y_stride[2];
+    const bool hides = hides_keys(a);
     for (int64_t i = 0; i < count; ++i, y += a.y_stride[2]) {
       const T total = m.total[i];
       lse[i] = total == 0 ? -kNothing<T> : m.largest[i] + log_of(total);
       const V factor = V::set(total == 0 ? T(0) : T(1) / total);
-      const T* sums = m.sums + i * value_pitch;
+      T* const sums = m.sums + i * value_pitch;
+      if (hides && !is_finite<V>(sums, x.dv)) AttentionRows<S, AttentionArgs>(a, batch, head).values(row + i, m.largest[i], sums);
       each_vector<V>(x.dv, [&](int64_t j, int lanes) { store(y + j, load<V>(sums + j, lanes) * factor, lanes); });
     }
   }

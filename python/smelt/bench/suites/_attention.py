@@ -17,10 +17,10 @@ _FORM = "BxHxTxD[-causal][-kvHEADS]"
 
 def _parsed(text: str) -> Attention:
     found = re.fullmatch(r"(\d+)x(\d+)x(\d+)x(\d+)(-causal)?(?:-kv(\d+))?", text.lower())
-    values = [int(v) for v in found.groups()[:4]] if found else [0]
-    if not found or min(values) < 1:
+    batch, heads, t, d = (int(v) for v in found.groups()[:4]) if found else (0, 0, 0, 0)
+    if not found or min(batch, heads, t, d) < 1:
         raise ValueError(f"--shape must be {_FORM} with positive integers, got {text!r}")
-    shape = Attention("given", *values, causal=bool(found[5]), kv_heads=int(found[6] or values[1]))
+    shape = Attention("given", batch, heads, t, d, bool(found[5]), int(found[6] or heads))
     if shape.kv_heads < 1 or shape.heads % shape.kv_heads:
         raise ValueError(f"--shape must have a number of kv heads that divides the heads, got {text!r}")
     return shape
@@ -76,10 +76,10 @@ def _case(s: Attention, dtype: str, impls: Sequence[str], modules: dict[str, Any
     case.expected = _expected(s, dtype, exact_q, exact_k, exact_v, exact_dy)
 
     def work() -> list[Any]:
-        leaves = [t.detach().requires_grad_() for t in (q, k, v)]
-        y = functions.attention(*leaves, causal=s.causal)
+        a, b, c = (t.detach().requires_grad_() for t in (q, k, v))
+        y = functions.attention(a, b, c, causal=s.causal)
         y.backward(dy)
-        return [y.detach(), *(t.grad for t in leaves)]
+        return [y.detach(), a.grad, b.grad, c.grad]
 
     for name, contender in ours(impls, work):
         case.contenders[name] = Contender(contender.run, lambda c=contender: _pick(s, c.result()))  # type: ignore[misc]

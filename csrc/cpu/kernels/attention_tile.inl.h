@@ -21,7 +21,7 @@ constexpr int kTiles = kRows<Tile> / Tile::kMr;
 template <class Tile>
 int64_t whole_columns(int64_t columns) {
   constexpr int W = Tile::Vector::W;
-  return columns <= W ? W : columns <= 2 * W ? 2 * W : Tile::kNr;
+  return columns <= W ? W : columns <= 2 * W ? 2 * W : columns <= 3 * W && Tile::kNr > 3 * W ? 3 * W : Tile::kNr;
 }
 
 // A row of scores becomes probabilities two vectors at a time.
@@ -69,6 +69,8 @@ struct WideOperands {
 
   template <LayoutA layout>
   static void run(int64_t depth, const T* a, const T* b, T* const* c_rows, int rows, int columns, const Epilogue<T>& e) {
+    if constexpr (Tile::kVectors > 3)  // heads of 40 and 48 features
+      if (columns == 3 * V::W) return three_vectors<layout>(depth, a, b, c_rows, rows, e);
     run_tile<Tile, layout>(depth, a, b, c_rows, rows, columns, e);
   }
 
@@ -95,6 +97,12 @@ struct WideOperands {
   static const T* ds_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) { return across(m.dp, first, g, room); }
 
  private:
+  template <LayoutA layout, int R = 2>
+  static void three_vectors(int64_t depth, const T* a, const T* b, T* const* c_rows, int rows, const Epilogue<T>& e) {
+    if constexpr (R < Tile::kMr)
+      if (rows > R) return three_vectors<layout, R + 2>(depth, a, b, c_rows, rows, e);
+    micro_kernel<Tile, R, 3, layout>(depth, a, b, c_rows, rows, 3 * V::W, e);
+  }
   static const T* across(const T* rows, int64_t first, int g, Columns<T>* room) {
     *room = {rows + first * kPitch + g * Tile::kMr, kPitch};
     return reinterpret_cast<const T*>(room);

@@ -1,4 +1,4 @@
-// Attention over sequences (B, T, H, D): one kernel without the matrix of scores, or, where a device has none, products and a softmax.
+// Attention over sequences (B, T, H, D): one kernel without the matrix of scores; where a device has none, other ops.
 #include <cmath>
 
 #include "ops/autocast.h"
@@ -24,7 +24,8 @@ struct AttentionNode final : Node {
   AttentionNode(const char* name, const AttentionArgs& args) : Node(name), forward(args) {}
 
   void backward(GradContext& g) override {
-    const Tensor dy = g.dy(), in_q = q.get(), in_k = packed ? in_q : k.get(), in_v = packed ? in_q : v.get(), out = y.get(), sums = lse.get();
+    const Tensor dy = g.dy(), out = y.get(), sums = lse.get();
+    const Tensor in_q = q.get(), in_k = packed ? in_q : k.get(), in_v = packed ? in_q : v.get();
     const AttentionShape& s = forward.shape;
     AttentionBackwardArgs args{};
     args.q = in_q.data();
@@ -63,7 +64,8 @@ struct AttentionNode final : Node {
     // The gradients of one call have one dtype, and no two of them the same memory: else there are several calls.
     const auto same = [&](int i, int j) {
       const Edge &one = inputs[i], &other = inputs[j];
-      return one.leaf ? other.leaf && one.leaf.impl() == other.leaf.impl() : one.node.get() == other.node.get() && one.output == other.output;
+      if (one.leaf) return other.leaf && one.leaf.impl() == other.leaf.impl();
+      return one.node.get() == other.node.get() && one.output == other.output;
     };
     bool done[3] = {!g.needs(0), !g.needs(1), !g.needs(2)};
     while (!(done[0] && done[1] && done[2])) {
@@ -98,7 +100,8 @@ struct AttentionNode final : Node {
 void check_options(const char* op, const AttentionShape& s, const Tensor& mask, const Tensor& lengths, double scale) {
   require(std::isfinite(scale), op, "scale must be finite, got ", scale);
   if (mask) {
-    require_type(mask.dtype() == DType::bool_ || is_floating(mask.dtype()), op, "mask must be bool or floating, got ", mask.dtype());
+    require_type(mask.dtype() == DType::bool_ || is_floating(mask.dtype()), op, "mask must be bool or floating, got ",
+                 mask.dtype());
     const Shape wanted{s.batch, s.heads, s.tq, s.tk};
     bool fits = mask.rank() <= 4;
     for (int i = 1; fits && i <= mask.rank(); ++i) fits = mask.shape().back(i) == 1 || mask.shape().back(i) == wanted.back(i);
@@ -106,12 +109,14 @@ void check_options(const char* op, const AttentionShape& s, const Tensor& mask, 
   }
   if (lengths) {
     require_type(lengths.dtype() == DType::int64, op, "lengths must be int64, got ", lengths.dtype());
-    require(lengths.shape() == Shape{s.batch}, op, "lengths must be (", s.batch, ",), one for each sequence, got ", lengths.shape());
+    require(lengths.shape() == Shape{s.batch}, op, "lengths must be (", s.batch, ",), one for each sequence, got ",
+            lengths.shape());
   }
 }
 
 // Products, a softmax and choices, in float32 for halves; q (B, Tq, H, D), k and v (B, Tk, Hkv, ...).
-Tensor composed(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, const AttentionShape& s, const Tensor& mask, const Tensor& lengths,
+Tensor composed(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, const AttentionShape& s, const Tensor& mask,
+                const Tensor& lengths,
                 bool causal, double scale) {
   const DType dtype = working_dtype(q_in), sums = is_half(dtype) ? DType::float32 : dtype;
   const auto ready = [&](const Tensor& x) { return cast(cast(x, dtype), sums); };
@@ -137,7 +142,10 @@ Tensor composed(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, cons
   Tensor seen;  // bool, broadcastable to the scores; none: everything
   const auto also = [&](const Tensor& more) { seen = seen ? binary(BinaryOp::logical_and, seen, more) : more; };
   const Tensor keys = arange(number(0), number(1), s.tk, DType::int64, device);
-  if (causal) also(binary(BinaryOp::le, keys, reshape(arange(number(s.tk - s.tq), number(1), s.tq, DType::int64, device), {s.tq, 1})));
+  if (causal) {
+    const Tensor last = arange(number(s.tk - s.tq), number(1), s.tq, DType::int64, device);
+    also(binary(BinaryOp::le, keys, reshape(last, {s.tq, 1})));
+  }
   if (lengths) also(binary(BinaryOp::lt, keys, reshape(lengths, {s.batch, 1, 1, 1, 1})));
   if (mask) {
     std::vector<int64_t> shape(4 - mask.rank(), 1);
@@ -215,7 +223,9 @@ bool has_kernel(const AttentionArgs& args, const Tensor& mask, Device device) {
   return supported(args, device) && !(mask && needs_grad(mask));
 }
 
-double scale_of(std::optional<double> given, int64_t d) { return given ? *given : 1 / std::sqrt(static_cast<double>(std::max<int64_t>(d, 1))); }
+double scale_of(std::optional<double> given, int64_t d) {
+  return given ? *given : 1 / std::sqrt(static_cast<double>(std::max<int64_t>(d, 1)));
+}
 
 AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v) {
   const char* const op = "attention";
@@ -228,13 +238,15 @@ AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v) {
   require_floating(op, "q", q);
   require_one_dtype(op, "k", k, "q", q);
   require_one_dtype(op, "v", v, "q", q);
-  const AttentionShape s{.batch = q.shape()[0], .heads = q.shape()[2], .kv_heads = k.shape()[2], .tq = q.shape()[1], .tk = k.shape()[1],
-                         .d = q.shape()[3], .dv = v.shape()[3]};
-  require(k.shape()[0] == s.batch && v.shape()[0] == s.batch, op, "q, k and v must have one batch, got ", q.shape(), ", ", k.shape(), " and ",
-          v.shape());
+  const AttentionShape s{.batch = q.shape()[0], .heads = q.shape()[2], .kv_heads = k.shape()[2], .tq = q.shape()[1],
+                         .tk = k.shape()[1], .d = q.shape()[3], .dv = v.shape()[3]};
+  require(k.shape()[0] == s.batch && v.shape()[0] == s.batch, op, "q, k and v must have one batch, got ", q.shape(), ", ",
+          k.shape(), " and ", v.shape());
   require(k.shape()[3] == s.d, op, "q and k must have as many features, got ", s.d, " and ", k.shape()[3]);
-  require(v.shape()[1] == s.tk && v.shape()[2] == s.kv_heads, op, "k and v must have as many keys and heads, got ", k.shape(), " and ", v.shape());
-  require(s.kv_heads ? s.heads % s.kv_heads == 0 : s.heads == 0, op, "heads of k must divide those of q, got ", s.kv_heads, " and ", s.heads);
+  require(v.shape()[1] == s.tk && v.shape()[2] == s.kv_heads, op, "k and v must have as many keys and heads, got ",
+          k.shape(), " and ", v.shape());
+  require(s.kv_heads ? s.heads % s.kv_heads == 0 : s.heads == 0, op, "heads of k must divide those of q, got ", s.kv_heads,
+          " and ", s.heads);
   return s;
 }
 
@@ -290,10 +302,11 @@ Tensor attention_packed(const Tensor& qkv_in, int64_t heads, int64_t kv_heads, c
   if (!dry_run::holds([&] {
         require(given.rank() == 3, op, "qkv must be (batch, time, features), got shape ", given.shape());
         require_floating(op, "qkv", given);
-        require(given.shape()[2] % all == 0, op, "qkv must have heads + 2 kv_heads = ", all, " parts of one size, got ", given.shape()[2],
-                " features");
+        require(given.shape()[2] % all == 0, op, "qkv must have heads + 2 kv_heads = ", all, " parts of one size, got ",
+                given.shape()[2], " features");
         const int64_t d = given.shape()[2] / all;
-        s = {.batch = given.shape()[0], .heads = heads, .kv_heads = kv_heads, .tq = given.shape()[1], .tk = given.shape()[1], .d = d, .dv = d};
+        s = {.batch = given.shape()[0], .heads = heads, .kv_heads = kv_heads, .tq = given.shape()[1], .tk = given.shape()[1],
+            .d = d, .dv = d};
         scale = scale_of(options.scale, d);
         check_options(op, s, mask, lengths, scale);
       })) {
@@ -309,7 +322,8 @@ Tensor attention_packed(const Tensor& qkv_in, int64_t heads, int64_t kv_heads, c
       const Tensor x = slice(given, {{0, s.batch, 1}, {0, s.tq, 1}, {first * s.d, count * s.d, 1}});
       return reshape(x, {s.batch, s.tq, count, s.d});
     };
-    const Tensor y = composed(part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), s, mask, lengths, options.causal, scale);
+    const Tensor y = composed(part(0, heads), part(heads, kv_heads), part(heads + kv_heads, kv_heads), s, mask, lengths,
+                              options.causal, scale);
     return reshape(y, {s.batch, s.tq, heads * s.d});
   }
   const Tensor qkv = working(given);

@@ -107,7 +107,8 @@ struct AttentionOptions {
   std::optional<double> scale = {};  // 1 / sqrt(features)
 };
 // q (B, Tq, H, D), k (B, Tk, Hkv, D), v (B, Tk, Hkv, Dv); mask and lengths may be none.
-Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const Tensor& lengths, const AttentionOptions& options);
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const Tensor& lengths,
+                 const AttentionOptions& options);
 // qkv (B, T, (H + 2 Hkv) D)
 Tensor attention_packed(const Tensor& qkv, int64_t heads, int64_t kv_heads, const Tensor& mask, const Tensor& lengths,
                         const AttentionOptions& options);

@@ -30,8 +30,8 @@ bool takes_backward(const AttentionBackwardArgs& a) { return takes_sums(a.dtype,
 namespace cpu::SMELT_ISA {
 void register_attention(KernelTable& table) {
   add_kernel<AttentionArgs, attention, takes, workspace>(table, SMELT_KERNEL_NAME("attention"));
-  add_kernel<AttentionBackwardArgs, attention_backward, takes_backward, backward_workspace>(table,
-                                                                                            SMELT_KERNEL_NAME("attention_backward"));
+  add_kernel<AttentionBackwardArgs, attention_backward, takes_backward, backward_workspace>(
+      table, SMELT_KERNEL_NAME("attention_backward"));
 }
 }  // namespace cpu::SMELT_ISA
 

@@ -1,5 +1,5 @@
-// The gradients of attention, for any operands. Blocks of keys are the outer loop: the gradients of a block's keys and values are
-// summed up in cache, those of the queries in memory of the thread's own.
+// The gradients of attention, for any operands. Blocks of keys are the outer loop: the gradients of a block's keys and
+// values are summed up in cache, those of the queries in memory of the thread's own.
 #pragma once
 #include "cpu/kernels/attention_rows.inl.h"
 
@@ -16,7 +16,8 @@ class AttentionBackward {
 
   explicit AttentionBackward(const AttentionBackwardArgs& args)
       : a(args), x(a.shape), depth(Operands::words(x.d)), value_depth(Operands::words(x.dv)), pitch(round_up(x.d, Tile::kNr)),
-        value_pitch(round_up(x.dv, Tile::kNr)), group(x.kv_heads ? x.heads / x.kv_heads : 0), heads(x.batch * x.kv_heads), parts(cut()) {}
+        value_pitch(round_up(x.dv, Tile::kNr)), group(x.kv_heads ? x.heads / x.kv_heads : 0), heads(x.batch * x.kv_heads),
+        parts(cut()) {}
 
   size_t workspace(int threads) const {
     return sizeof(T) * static_cast<size_t>(room() * threads + query_words() * (parts == 1 ? threads : heads * parts));
@@ -64,11 +65,11 @@ class AttentionBackward {
   };
   Room lay_out(T* memory) const {
     Room m;
-    T* next = memory;
+    m.words = 0;
     const auto take = [&](int64_t words) {
-      T* const p = next;
-      next += round_up(words, 16);
-      return p;
+      const int64_t first = m.words;
+      m.words += round_up(words, 16);
+      return memory ? memory + first : nullptr;
     };
     m.block.scores = take(kRows<Tile> * kPitch);
     m.block.dp = take(kRows<Tile> * kPitch);
@@ -83,7 +84,6 @@ class AttentionBackward {
     m.dk = take(kKeys * pitch);
     m.dv = take(kKeys * value_pitch);
     m.delta = take(group * x.tq);
-    m.words = next - memory;
     return m;
   }
   int64_t room() const { return lay_out(nullptr).words; }
@@ -96,7 +96,8 @@ class AttentionBackward {
   void deltas(int64_t batch, int64_t kv_head, T* delta) const {
     for (int64_t h = 0; h < group; ++h)
       for (int64_t i = 0; i < x.tq; ++i) {
-        const S *y = row_of(a.y, a.y_stride, batch, kv_head * group + h, i), *dy = row_of(a.dy, a.dy_stride, batch, kv_head * group + h, i);
+        const S* y = row_of(a.y, a.y_stride, batch, kv_head * group + h, i);
+        const S* dy = row_of(a.dy, a.dy_stride, batch, kv_head * group + h, i);
         V acc = V::zero();
         each_vector<V>(x.dv, [&](int64_t j, int lanes) { acc = fma(load<V>(y + j, lanes), load<V>(dy + j, lanes), acc); });
         delta[h * x.tq + i] = sum(acc);
@@ -121,7 +122,8 @@ class AttentionBackward {
       const int64_t first = there ? sight.first_query(key) / kRows<Tile> * kRows<Tile> : x.tq;
       for (int64_t h = 0; h < group; ++h)
         for (int64_t row = first; row < x.tq; row += kRows<Tile>)
-          rows(m, sight, batch, kv_head * group + h, row, key, query_sums + (h * rows_of_head() + row) * pitch, m.delta + h * x.tq + row);
+          rows(m, sight, batch, kv_head * group + h, row, key, query_sums + (h * rows_of_head() + row) * pitch,
+               m.delta + h * x.tq + row);
       const int64_t n = min_of(kKeys, x.tk - key);
       if (hides_keys(a)) mend_keys(m, batch, kv_head, key, there);
       write(a.dk, a.dk_stride, batch, kv_head, key, n, x.d, m.dk, pitch, static_cast<T>(a.scale), a.accumulate_k);
@@ -142,7 +144,8 @@ class AttentionBackward {
   }
 
   // A block of queries with a block of keys.
-  void rows(const Room& m, const Visible& sight, int64_t batch, int64_t head, int64_t row, int64_t key, T* query_sums, const T* delta) const {
+  void rows(const Room& m, const Visible& sight, int64_t batch, int64_t head, int64_t row, int64_t key, T* query_sums,
+            const T* delta) const {
     const int64_t count = min_of(kRows<Tile>, x.tq - row);
     const Block<Operands> block(sight, row, count, key);
     if (!block.keys) return;
@@ -160,24 +163,27 @@ class AttentionBackward {
                  Operands::words(min_of(kKeys, sight.keys - key)), x.d, query_sums, pitch);
     if (a.dv) {
       Operands::pack_down(dy, a.dy_stride[2], count, x.dv, m.dy_down);
-      across(sight, block, [&](int64_t p, int g, Columns<T>* room) { return Operands::p_across(m.block, p, g, room); }, m.dy_down, x.dv, m.dv, value_pitch);
+      across(sight, block, [&](int64_t p, int g, Columns<T>* room) { return Operands::p_across(m.block, p, g, room); },
+             m.dy_down, x.dv, m.dv, value_pitch);
     }
     if (a.dk) {
       Operands::pack_down(q, a.q_stride[2], count, x.d, m.q_down);
-      across(sight, block, [&](int64_t p, int g, Columns<T>* room) { return Operands::ds_across(m.block, p, g, room); }, m.q_down, x.d, m.dk, pitch);
+      across(sight, block, [&](int64_t p, int g, Columns<T>* room) { return Operands::ds_across(m.block, p, g, room); },
+             m.q_down, x.d, m.dk, pitch);
     }
   }
 
   // Probabilities p = e^(score - lse) and the gradients of the scores, p (dp - delta), of rows i and i + 1.
-  void two_rows(const BackwardRoom<T>& m, const Visible& sight, const Block<Operands>& block, MaskRows<V>& mask, int64_t i, const T* lse,
-                const T* delta) const {
+  void two_rows(const BackwardRoom<T>& m, const Visible& sight, const Block<Operands>& block, MaskRows<V>& mask, int64_t i,
+                const T* lse, const T* delta) const {
     const int64_t limit = block.limit_of(i), width = block.limit[block.tiles - 1];
     const int there = i + 1 < block.rows ? 2 : 1;
     T factor[2] = {};
     V minus_lse[2] = {V::zero(), V::zero()}, minus_delta[2] = {V::zero(), V::zero()};
     for (int r = 0; r < there; ++r) {
       const int64_t query = block.row + i + r, seen = max_of(int64_t{0}, min_of(limit, sight.of(query) - block.key));
-      factor[r] = finish_scores<V>(m.scores + (i + r) * kPitch, seen, limit, static_cast<T>(a.scale), mask ? mask.row(query, block.key, seen) : nullptr);
+      const T* added = mask ? mask.row(query, block.key, seen) : nullptr;
+      factor[r] = finish_scores<V>(m.scores + (i + r) * kPitch, seen, limit, static_cast<T>(a.scale), added);
       minus_lse[r] = V::set(-lse[i + r]);
       minus_delta[r] = V::set(-delta[i + r]);
     }
@@ -203,7 +209,8 @@ class AttentionBackward {
 
   // Sums over the queries of a block for its keys: c += a b, from the first query on that sees a tile's keys.
   template <class A>
-  void across(const Visible& sight, const Block<Operands>& block, const A& operand, const T* b, int64_t columns, T* c, int64_t ldc) const {
+  void across(const Visible& sight, const Block<Operands>& block, const A& operand, const T* b, int64_t columns, T* c,
+              int64_t ldc) const {
     const int64_t words = Operands::words(block.rows);
     for (int64_t j = 0; j < columns; j += Tile::kNr)
       for (int g = 0; g * Tile::kMr < block.keys; ++g) {
@@ -212,14 +219,16 @@ class AttentionBackward {
         if (first >= words) continue;
         Columns<T> room;
         const T* p = operand(first, g, &room);
-        multiply<Operands, Operands::kLayoutAcross>(words - first, p, b + j * words + first * Tile::kNr, c + g * Tile::kMr * ldc + j, ldc,
+        multiply<Operands, Operands::kLayoutAcross>(words - first, p, b + j * words + first * Tile::kNr,
+                                                    c + g * Tile::kMr * ldc + j, ldc,
                                                     min_of(block.keys - g * Tile::kMr, int64_t{Tile::kMr}),
                                                     min_of(columns - j, int64_t{Tile::kNr}), true);
       }
   }
 
   // Rows of sums, scaled, to a gradient, which may be wider than the operands.
-  void write(void* to, const int64_t (&stride)[3], int64_t batch, int64_t head, int64_t row, int64_t rows, int64_t columns, const T* sums,
+  void write(void* to, const int64_t (&stride)[3], int64_t batch, int64_t head, int64_t row, int64_t rows, int64_t columns,
+             const T* sums,
              int64_t ld, T scale, bool accumulate) const {
     if (!to) return;
     if (sizeof(S) == 2 && a.grad_dtype == DType::float32)
@@ -228,7 +237,8 @@ class AttentionBackward {
       write_as(static_cast<S*>(to), stride, batch, head, row, rows, columns, sums, ld, scale, accumulate);
   }
   template <class G>
-  void write_as(G* to, const int64_t (&stride)[3], int64_t batch, int64_t head, int64_t row, int64_t rows, int64_t columns, const T* sums,
+  void write_as(G* to, const int64_t (&stride)[3], int64_t batch, int64_t head, int64_t row, int64_t rows, int64_t columns,
+                const T* sums,
                 int64_t ld, T scale, bool accumulate) const {
     if constexpr (__is_same(Compute<G>, T)) {
       G* out = to + batch * stride[0] + head * stride[1] + row * stride[2];
@@ -250,8 +260,9 @@ class AttentionBackward {
       T* const own = sums + (h * rows_of_head() + row) * pitch;
       for (int64_t part = 1; part < parts; ++part)
         for (int64_t j = 0; j < pitch; j += V::W) (V::load(own + j) + V::load(own + part * query_words() + j)).store(own + j);
-      if (hides_keys(a) && !is_finite<V>(own, x.d)) Rows(a, head / x.kv_heads, head % x.kv_heads * group + h).query_gradient(row, own);
-      write(a.dq, a.dq_stride, head / x.kv_heads, head % x.kv_heads * group + h, row, 1, x.d, own, pitch, static_cast<T>(a.scale), a.accumulate_q);
+      const int64_t batch = head / x.kv_heads, q_head = head % x.kv_heads * group + h;
+      if (hides_keys(a) && !is_finite<V>(own, x.d)) Rows(a, batch, q_head).query_gradient(row, own);
+      write(a.dq, a.dq_stride, batch, q_head, row, 1, x.d, own, pitch, static_cast<T>(a.scale), a.accumulate_q);
     }
   }
 

@@ -40,7 +40,8 @@ class MaskRows {
   using T = typename V::T;
   template <class Args>
   MaskRows(const Args& a, int64_t batch, int64_t head)
-      : mask_(a.mask), dtype_(a.mask_dtype), first_(batch * a.mask_stride[0] + head * a.mask_stride[1]), row_(a.mask_stride[2]), key_(a.mask_stride[3]) {}
+      : mask_(a.mask), dtype_(a.mask_dtype), first_(batch * a.mask_stride[0] + head * a.mask_stride[1]),
+        row_(a.mask_stride[2]), key_(a.mask_stride[3]) {}
   explicit operator bool() const { return mask_; }
 
   // For keys [key, key + n), rounded up to whole steps; what comes behind them is not seen.
@@ -98,7 +99,8 @@ void block_scores(const Block<Operands>& block, const typename Operands::T* a, c
     for (int64_t j = 0; j < block.limit[block.tiles - 1]; j += Tile::kNr)
       for (int g = 0; g < block.tiles; ++g)
         if (j < block.limit[g])
-          multiply<Operands, Operands::kLayoutRows>(min_of(kDepth, depth - p), a + g * Tile::kPanel, b + j * depth + p * Tile::kNr,
+          multiply<Operands, Operands::kLayoutRows>(min_of(kDepth, depth - p), a + g * Tile::kPanel,
+                                                    b + j * depth + p * Tile::kNr,
                                                     c + g * Tile::kMr * kPitch + j, kPitch, block.rows_of(g),
                                                     min_of(block.limit[g] - j, int64_t{Tile::kNr}), p > 0);
 }
@@ -111,7 +113,8 @@ void block_rows(const Block<Operands>& block, const A& a, const typename Operand
   for (int64_t j = 0; j < columns; j += Tile::kNr)
     for (int g = 0; g < block.tiles; ++g)
       if (block.limit[g])
-        multiply<Operands, Operands::kLayoutRows>(min_of(Operands::words(block.limit[g]), depth), a(g), b + j * depth, c + g * Tile::kMr * ldc + j,
+        multiply<Operands, Operands::kLayoutRows>(min_of(Operands::words(block.limit[g]), depth), a(g), b + j * depth,
+                                                  c + g * Tile::kMr * ldc + j,
                                                   ldc, block.rows_of(g), min_of(columns - j, int64_t{Tile::kNr}), true);
 }
 
@@ -125,7 +128,8 @@ void pack_queries(const typename Operands::S* src, int64_t ld, int64_t rows, int
 }
 template <class Operands>
 int64_t queries_words(int64_t features) {
-  return max_of(int64_t{1}, ceil_div(Operands::words(features), kDepth)) * kTiles<typename Operands::Tile> * Operands::Tile::kPanel;
+  using Tile = typename Operands::Tile;
+  return max_of(int64_t{1}, ceil_div(Operands::words(features), kDepth)) * kTiles<Tile> * Tile::kPanel;
 }
 // Panels with `columns` columns and `depth` words.
 template <class Operands>

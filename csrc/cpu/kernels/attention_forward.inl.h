@@ -14,7 +14,8 @@ class AttentionForward {
   using Tile = typename Operands::Tile;
 
   explicit AttentionForward(const AttentionArgs& args)
-      : a(args), x(a.shape), depth(Operands::words(x.d)), value_pitch(round_up(x.dv, Tile::kNr)), group(x.kv_heads ? x.heads / x.kv_heads : 0) {}
+      : a(args), x(a.shape), depth(Operands::words(x.d)), value_pitch(round_up(x.dv, Tile::kNr)),
+        group(x.kv_heads ? x.heads / x.kv_heads : 0) {}
 
   size_t workspace(int threads) const { return sizeof(T) * static_cast<size_t>(room() * threads); }
 
@@ -25,7 +26,8 @@ class AttentionForward {
     // A piece is some blocks of queries of the heads that share keys: these are packed once for all of them.
     const int64_t blocks = ceil_div(x.tq, kRows<Tile>), units = group * blocks, heads = x.batch * x.kv_heads;
     if (units == 0 || heads == 0) return;
-    const int64_t parts = region.threads == 1 ? 1 : max_of(int64_t{1}, min_of(units / 2, ceil_div(8 * region.threads, heads)));
+    const int64_t wanted = max_of(int64_t{1}, min_of(units / 2, ceil_div(8 * region.threads, heads)));
+    const int64_t parts = region.threads == 1 ? 1 : wanted;
     parallel_chunks(region, heads * parts, [&](int64_t chunk, int thread) {
       [[maybe_unused]] const typename Operands::Scope scope;
       // With a causal mask the last rows have most to do: they come first.
@@ -41,8 +43,8 @@ class AttentionForward {
   int64_t value_words() const { return ceil_div(x.tk, kKeys) * Operands::words(kKeys) * value_pitch; }
   static constexpr int64_t kScores = kRows<Tile> * kPitch, kStatistics = 2 * round_up(kRows<Tile>, kHeadPitch);
   int64_t room() const {
-    const int64_t n = key_words() + value_words() + queries_words<Operands>(x.d) + kScores + Operands::kProbabilities + kRows<Tile> * value_pitch + kStatistics;
-    return round_up(n, 16);
+    const int64_t block = queries_words<Operands>(x.d) + kScores + Operands::kProbabilities + kRows<Tile> * value_pitch;
+    return round_up(key_words() + value_words() + block + kStatistics, 16);
   }
   struct Room {
     T *keys, *values, *queries, *scores, *p, *sums, *largest, *total;
@@ -66,14 +68,16 @@ class AttentionForward {
     const Visible sight = visible(a, batch);
     const int64_t blocks = ceil_div(x.tq, kRows<Tile>);
     // The last row sees most: of a causal piece within one head that is its own last row.
-    const int64_t last = (begin / blocks == (end - 1) / blocks ? min_of(((end - 1) % blocks + 1) * kRows<Tile>, x.tq) : x.tq) - 1;
-    const int64_t keys = sight.of(last);
+    const bool one_head = begin / blocks == (end - 1) / blocks;
+    const int64_t rows_end = one_head ? min_of(((end - 1) % blocks + 1) * kRows<Tile>, x.tq) : x.tq;
+    const int64_t keys = sight.of(rows_end - 1);
     const S* k = static_cast<const S*>(a.k) + batch * a.k_stride[0] + kv_head * a.k_stride[1];
     const S* v = static_cast<const S*>(a.v) + batch * a.v_stride[0] + kv_head * a.v_stride[1];
     for (int64_t key = 0; key < keys; key += kKeys) {
       const int64_t n = min_of(kKeys, keys - key);
       Operands::pack_across(k + key * a.k_stride[2], a.k_stride[2], x.d, depth, n, m.keys + key * depth);
-      Operands::pack_down(v + key * a.v_stride[2], a.v_stride[2], n, x.dv, m.values + key / kKeys * Operands::words(kKeys) * value_pitch);
+      Operands::pack_down(v + key * a.v_stride[2], a.v_stride[2], n, x.dv,
+                          m.values + key / kKeys * Operands::words(kKeys) * value_pitch);
     }
     for (int64_t unit = begin; unit < end; ++unit)
       rows(m, {keys, sight.offset}, batch, kv_head * group + unit / blocks, unit % blocks * kRows<Tile>);
@@ -107,7 +111,8 @@ class AttentionForward {
     T* s = m.scores + i * kPitch;
     const int64_t limit = block.limit_of(i), query = block.row + i;
     const int64_t seen = max_of(int64_t{0}, min_of(limit, sight.of(query) - block.key));
-    const T factor = finish_scores<V>(s, seen, limit, static_cast<T>(a.scale), mask ? mask.row(query, block.key, seen) : nullptr);
+    const T* added = mask ? mask.row(query, block.key, seen) : nullptr;
+    const T factor = finish_scores<V>(s, seen, limit, static_cast<T>(a.scale), added);
     const V scale = V::set(factor);
     V top0 = V::set(kNothing<T>), top1 = top0;
     for (int64_t j = 0; j < limit; j += kStep<V>) {
@@ -146,7 +151,8 @@ class AttentionForward {
       lse[i] = total == 0 ? -kNothing<T> : m.largest[i] + log_of(total);
       const V factor = V::set(total == 0 ? T(0) : T(1) / total);
       T* const sums = m.sums + i * value_pitch;
-      if (hides && !is_finite<V>(sums, x.dv)) AttentionRows<S, AttentionArgs>(a, batch, head).values(row + i, m.largest[i], sums);
+      if (hides && !is_finite<V>(sums, x.dv))
+        AttentionRows<S, AttentionArgs>(a, batch, head).values(row + i, m.largest[i], sums);
       each_vector<V>(x.dv, [&](int64_t j, int lanes) { store(y + j, load<V>(sums + j, lanes) * factor, lanes); });
     }
   }

@@ -26,7 +26,8 @@ class AttentionRows {
   using V = Vec<S>;
   using T = typename V::T;
   AttentionRows(const Args& args, int64_t batch_in, int64_t head_in)
-      : a(args), batch(batch_in), head(head_in), kv_head(head_in / (args.shape.heads / args.shape.kv_heads)), sight(visible(args, batch_in)) {}
+      : a(args), batch(batch_in), head(head_in), kv_head(head_in / (args.shape.heads / args.shape.kv_heads)),
+        sight(visible(args, batch_in)) {}
 
   // sums = sum over the seen keys of e^(score - largest) v
   __attribute__((noinline)) void values(int64_t query, T largest, T* sums) const {
@@ -75,18 +76,21 @@ class AttentionRows {
     return sum(acc);
   }
   static void add(T factor, const S* x, T* sums, int64_t n) {
-    each_vector<V>(n, [&](int64_t j, int lanes) { store(sums + j, fma(V::set(factor), load<V>(x + j, lanes), load<V>(sums + j, lanes)), lanes); });
+    each_vector<V>(n, [&](int64_t j, int lanes) {
+      store(sums + j, fma(V::set(factor), load<V>(x + j, lanes), load<V>(sums + j, lanes)), lanes);
+    });
   }
   // Whether the query sees the key, and its score.
   bool score(int64_t query, int64_t key, T* s) const {
     T added = 0;
     if (key >= sight.of(query)) return false;
     if (a.mask) {
-      const int64_t place = batch * a.mask_stride[0] + head * a.mask_stride[1] + query * a.mask_stride[2] + key * a.mask_stride[3];
-      added = mask_value<T>(a.mask, a.mask_dtype, place);
+      const int64_t* step = a.mask_stride;
+      added = mask_value<T>(a.mask, a.mask_dtype, batch * step[0] + head * step[1] + query * step[2] + key * step[3]);
       if (added == kNothing<T>) return false;
     }
-    *s = dot(at(a.q, a.q_stride, head, query), at(a.k, a.k_stride, kv_head, key), a.shape.d) * static_cast<T>(a.scale) + added;
+    const T product = dot(at(a.q, a.q_stride, head, query), at(a.k, a.k_stride, kv_head, key), a.shape.d);
+    *s = product * static_cast<T>(a.scale) + added;
     return true;
   }
   bool weights(int64_t query, int64_t key, T* p, T* ds) const {
@@ -94,7 +98,8 @@ class AttentionRows {
     if (!score(query, key, &s)) return false;
     const S* dy = at(a.dy, a.dy_stride, head, query);
     *p = exp_of(s - static_cast<const T*>(a.lse)[(batch * a.shape.heads + head) * a.shape.tq + query]);
-    *ds = *p * (dot(dy, at(a.v, a.v_stride, kv_head, key), a.shape.dv) - dot(dy, at(a.y, a.y_stride, head, query), a.shape.dv));
+    const T dp = dot(dy, at(a.v, a.v_stride, kv_head, key), a.shape.dv);
+    *ds = *p * (dp - dot(dy, at(a.y, a.y_stride, head, query), a.shape.dv));
     return true;
   }
 

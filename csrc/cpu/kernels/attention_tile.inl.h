@@ -93,8 +93,12 @@ struct WideOperands {
   static void finish(const BackwardRoom<T>&, int64_t, int64_t) {}
   static const T* ds_rows(const BackwardRoom<T>& m, int g) { return m.dp + g * Tile::kPanel; }
   // Panel g of keys as rows of A, the depth being queries from `first` on; `room` is that of one such operand.
-  static const T* p_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) { return across(m.scores, first, g, room); }
-  static const T* ds_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) { return across(m.dp, first, g, room); }
+  static const T* p_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) {
+    return across(m.scores, first, g, room);
+  }
+  static const T* ds_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) {
+    return across(m.dp, first, g, room);
+  }
 
  private:
   template <LayoutA layout, int R = 2>
@@ -111,8 +115,8 @@ struct WideOperands {
 
 // One tile, c (+)= a b; c has room for whole tiles. Rows are taken two at a time.
 template <class Operands, LayoutA layout>
-inline void multiply(int64_t depth, const typename Operands::T* a, const typename Operands::T* b, typename Operands::T* c, int64_t ldc,
-                     int64_t rows, int64_t columns, bool add) {
+inline void multiply(int64_t depth, const typename Operands::T* a, const typename Operands::T* b, typename Operands::T* c,
+                     int64_t ldc, int64_t rows, int64_t columns, bool add) {
   using Tile = typename Operands::Tile;
   using T = typename Operands::T;
   const int whole = static_cast<int>(min_of(round_up(rows, 2), int64_t{Tile::kMr}));

@@ -135,8 +135,8 @@ def attention_backward(
         >>> x = np.ones((1, 3, 2, 4), "float32")
         >>> y, lse = kernels.attention(x, x, x)
         >>> dq, dk, dv = kernels.attention_backward(x, x, x, y, lse, np.ones_like(y))
-        >>> dv[0, 0, 0]
-        array([1., 1., 1., 1.], dtype=float32)
+        >>> dv.sum().round(3)
+        np.float32(24.0)
     """
     c = Call("attention_backward", impl)
     for name, array, shape in zip("qkv", (q, k, v), _ROWS):

@@ -28,7 +28,8 @@ inline VecF neighbours(VecF low, VecF high) { return {(__m512)_mm512_cvtne2ps_pb
 inline VecF zipped(VecF even, VecF odd) {
   alignas(64) static constexpr uint16_t kOrder[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), (__m512i)_mm512_cvtne2ps_pbh(odd.v, even.v)))};
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(odd.v, even.v);
+  return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(_mm512_load_si512(kOrder), both))};
 }
 #endif
 
@@ -52,7 +53,8 @@ struct PairOperands {
     const int64_t elements = features - 2 * p;
     if constexpr (kTiled) {
       for (int64_t i = 0; i < rows; i += kMr)
-        pack_tiles(src + i * ld + 2 * p, ld, elements, depth, static_cast<int>(min_of(rows - i, int64_t{kMr})), dst + i * kPitch);
+        pack_tiles(src + i * ld + 2 * p, ld, elements, depth, static_cast<int>(min_of(rows - i, int64_t{kMr})),
+                   dst + i * kPitch);
     } else {
       for (int64_t i = 0; i < rows; ++i) copy_pairs(src + i * ld + 2 * p, elements, depth, dst + i * kPitch);
       if (rows % 2) __builtin_memset(dst + rows * kPitch, 0, sizeof(T) * depth);
@@ -88,8 +90,10 @@ struct PairOperands {
   static void put(T*, T* p, int64_t i, int64_t j, V a, V b) { neighbours(a, b).store(place(p, i, j / 2)); }
   static const T* probabilities(const T*, const T* p, int g) { return p + g * Tile::kPanel; }
 
-  // Besides scores: ds as rows; p and ds with two rows zipped, (kRows / 2, kPitch); and those as tiles of A for tile registers.
-  static constexpr int64_t kZipped = pair_words(kRows<Tile>) * kPitch, kTilesOfKeys = kTiled ? kKeys * pair_words(kRows<Tile>) : 0;
+  // Besides scores: ds as rows; p and ds with two rows zipped, (kRows / 2, kPitch); and those as tiles of A for tile
+  // registers.
+  static constexpr int64_t kZipped = pair_words(kRows<Tile>) * kPitch;
+  static constexpr int64_t kTilesOfKeys = kTiled ? kKeys * pair_words(kRows<Tile>) : 0;
   static constexpr int64_t kBackward = kRows<Tile> * kPitch + 2 * kZipped + 2 * kTilesOfKeys;
   static T* p_zipped(const BackwardRoom<T>& m) { return m.more + kRows<Tile> * kPitch; }
   static T* ds_zipped(const BackwardRoom<T>& m) { return p_zipped(m) + kZipped; }
@@ -121,8 +125,12 @@ struct PairOperands {
     }
   }
   static const T* ds_rows(const BackwardRoom<T>& m, int g) { return m.more + g * Tile::kPanel; }
-  static const T* p_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) { return across(p_zipped(m), p_tiles(m), first, g, room); }
-  static const T* ds_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) { return across(ds_zipped(m), ds_tiles(m), first, g, room); }
+  static const T* p_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) {
+    return across(p_zipped(m), p_tiles(m), first, g, room);
+  }
+  static const T* ds_across(const BackwardRoom<T>& m, int64_t first, int g, Columns<T>* room) {
+    return across(ds_zipped(m), ds_tiles(m), first, g, room);
+  }
 
  private:
   static const T* across(const T* rows, const T* tiles, int64_t first, int g, Columns<T>* room) {
@@ -141,18 +149,22 @@ Status attention_backward(const AttentionBackwardArgs& a, Context& context) noex
   AttentionBackward<PairOperands>(a).run(context);
   return Status::ok;
 }
-size_t backward_workspace(const AttentionBackwardArgs& a, int threads) { return AttentionBackward<PairOperands>(a).workspace(threads); }
+size_t backward_workspace(const AttentionBackwardArgs& a, int threads) {
+  return AttentionBackward<PairOperands>(a).workspace(threads);
+}
 
 bool takes(const AttentionArgs& a) { return a.dtype == DType::bfloat16; }
-bool takes_backward(const AttentionBackwardArgs& a) { return a.dtype == DType::bfloat16 && takes_sums(a.dtype, a.grad_dtype); }
+bool takes_backward(const AttentionBackwardArgs& a) {
+  return a.dtype == DType::bfloat16 && takes_sums(a.dtype, a.grad_dtype);
+}
 
 }  // namespace
 
 namespace cpu::SMELT_ISA {
 void register_attention(KernelTable& table) {
   add_kernel<AttentionArgs, attention, takes, workspace>(table, SMELT_KERNEL_NAME("attention"));
-  add_kernel<AttentionBackwardArgs, attention_backward, takes_backward, backward_workspace>(table,
-                                                                                            SMELT_KERNEL_NAME("attention_backward"));
+  add_kernel<AttentionBackwardArgs, attention_backward, takes_backward, backward_workspace>(
+      table, SMELT_KERNEL_NAME("attention_backward"));
 }
 }  // namespace cpu::SMELT_ISA
 

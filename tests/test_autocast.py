@@ -34,6 +34,8 @@ LOW_CALLS = {
     "matmul": lambda x: smelt.matmul(x, smelt.ones(3, 4)),
     "conv1d": lambda x: functions.conv1d(x[0], smelt.ones(4, 2, 3)),
     "conv2d": lambda x: functions.conv2d(x, smelt.ones(4, 2, 2, 3)),
+    "attention": lambda x: functions.attention(x, x, x),
+    "attention_packed": lambda x: functions.attention_packed(x[0], 1),
 }
 WIDE_CALLS = {
     "sum": lambda x: x.sum(),
@@ -508,3 +510,23 @@ def test_resume_gives_the_same_bits_and_keeps_to_the_precision(rng, tmp_path):
     parts = run(tmp_path / "parts", 4, resume=True)
     for name, value in whole.items():
         np.testing.assert_array_equal(value, parts[name], err_msg=name)
+
+
+# -------------------------------------------------------------------------------------------------------- attention
+
+
+def test_attention_of_mixed_operands(rng):
+    """Under autocast each gradient comes in the dtype of its operand, one call for each dtype."""
+    arrays = [floats(rng, 2, 20, 2, 8) for _ in range(4)]
+    q, k, v, dy = (smelt.from_numpy(a) for a in arrays)
+    leaves = [q.requires_grad_(), k.to("bfloat16").requires_grad_(), v.requires_grad_()]
+    with smelt.autocast("bf16"):
+        y = smelt.attention(*leaves, causal=True)
+    y.backward(dy.to("bfloat16"))
+    low = [smelt.from_numpy(a).to("bfloat16").requires_grad_() for a in arrays[:3]]
+    wanted = smelt.attention(*low, causal=True)
+    wanted.backward(dy.to("bfloat16"))
+    np.testing.assert_array_equal(y.detach().float().numpy(), wanted.detach().float().numpy())
+    assert [t.grad.dtype for t in leaves] == ["float32", "bfloat16", "float32"]
+    for mine, theirs in zip(leaves, low):
+        np.testing.assert_array_equal(mine.grad.to("bfloat16").float().numpy(), theirs.grad.float().numpy())

@@ -56,6 +56,7 @@ def test_too_few_rounds():
 SMALL = {
     "gemm": ["7x5x3", "33x17x65"],
     "conv": ["2x5x6x3-4x3x3-s2", "1x4x4x6-6x3x3-g6"],
+    "attention": ["2x2x9x5-causal", "1x4x33x16-kv2"],
     "optim": ["1000"],
     "norm": ["5x33"],
     "step": ["mlp"],
@@ -195,7 +196,10 @@ def test_damaged_results(tmp_path, damage, capsys):
     [
         (["optim", "--shape", "100", "--against", "numpy"], "--against numpy: adamw 100 in float32 has no counterpart"),
         (["gemm", "--shape", "8x8x8", "--dtype", "bf16", "--against", "numpy"], "in bfloat16 has no counterpart"),
-        (["norm", "--random", "2"], "--random draws shapes of gemm and conv instead of --shape, got it with norm"),
+        (
+            ["norm", "--random", "2"],
+            "--random draws shapes of gemm and conv and attention instead of --shape, got it with norm",
+        ),
         (["gemm", "--random", "2", "--shape", "8x8x8"], "got it with 8x8x8"),
         (["step", "--roofline", "x.png"], "--roofline is for single kernels"),
         (["gemm", "--csv", "nowhere/x.csv"], "--csv must name a file in a folder that exists, got nowhere/x.csv"),
@@ -250,8 +254,8 @@ def test_the_list(capsys):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "a suite is needed: gemm, conv, optim, norm, step"),
-        (["no"], "SUITE must be one of gemm, conv, optim, norm, step, got 'no'"),
+        ([], "a suite is needed: gemm, conv, attention, optim, norm, step"),
+        (["no"], "SUITE must be one of gemm, conv, attention, optim, norm, step, got 'no'"),
         (["gemm", "--shape", "3x4"], "--shape must be MxNxK with positive integers, got '3x4'"),
         (["gemm", "--shape", "3x0x4"], "--shape must be MxNxK"),
         (["optim", "--shape", "3x4"], "--shape must be N with"),

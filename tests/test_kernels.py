@@ -161,6 +161,7 @@ def _single_slots(rng):
     index = smelt.from_numpy(rng.integers(0, 33, 50))
     across = smelt.from_numpy(rng.integers(0, 33, (50, 70)))
     condition, w, side = x > 1, positive(70, 45), positive(70)
+    sequence = positive(2, 40, 36)
     ones, labels = positive(33, 70), smelt.from_numpy(rng.integers(0, 70, 33))
     exp = _core.UNARY["exp"]
     return {
@@ -185,6 +186,7 @@ def _single_slots(rng):
         "rms_norm": lambda: smelt.rms_norm(x),
         "group_norm": lambda: smelt.group_norm(x, 1),
         "softmax": lambda: smelt.softmax(x),
+        "attention": lambda: smelt.attention_packed(sequence, 3),
         "loss": lambda: smelt.losses.mse_loss(x, ones),
         "check_index+cross_entropy": lambda: smelt.losses.cross_entropy(x, labels),
         "random": lambda: smelt.rand(100),

@@ -133,6 +133,28 @@ def _matmul(make, rng):
     return results + with_gradients(make, rng, smelt.matmul, floats(rng, 2, 3000), floats(rng, 3000, 9))
 
 
+def _attention(make, rng):
+    lengths = smelt.tensor([130, 71, 0])
+    mask = make(floats(rng, 6, 130, 1))
+
+    def masked(q, k, v):
+        return smelt.attention(q, k, v, causal=True, mask=mask, lengths=lengths)
+
+    results = with_gradients(
+        make, rng, masked, floats(rng, 3, 130, 6, 40), floats(rng, 3, 130, 2, 40), floats(rng, 3, 130, 2, 24)
+    )
+    # Few heads and many keys: the gradients of the queries are summed in parts.
+    long = floats(rng, 1, 300, 1, 20), floats(rng, 1, 700, 1, 20), floats(rng, 1, 700, 1, 33)
+    results += with_gradients(make, rng, smelt.attention, *long)
+    packed = floats(rng, 2, 150, 3 * 64)
+    results += with_gradients(make, rng, lambda t: smelt.attention_packed(t, 4, causal=True), packed)
+
+    def low(t):
+        return smelt.attention_packed(t.to("bfloat16"), 4, causal=True).float()
+
+    return results + with_gradients(make, rng, low, packed)
+
+
 def _random(make, rng):
     smelt.manual_seed(7)
     x = floats(rng, 301, 403)
@@ -174,7 +196,8 @@ def _probe(make, rng):
 WORKLOADS = {
     f.__name__[1:]: f
     for f in (
-        _elementwise, _reduce, _softmax, _losses, _norm, _conv, _pool, _index, _matmul, _random, _optimizers, _guard, _probe,
+        _elementwise, _reduce, _softmax, _losses, _norm, _conv, _pool, _index, _matmul, _attention, _random, _optimizers,
+        _guard, _probe,
     )
 }  # fmt: skip
 

@@ -21,6 +21,7 @@
 namespace smelt::bindings {
 
 SMELT_FIELDS(ConvShape, n, h, w, c, k, r, s, p, q, stride, dilation, pad, groups)
+SMELT_FIELDS(AttentionShape, batch, heads, kv_heads, tq, tk, d, dv)
 SMELT_FIELDS(PoolShape, n, h, w, c, p, q, kernel, stride, pad, adaptive)
 
 SMELT_FIELDS(FillArgs, y, n, value, dtype)
@@ -59,6 +60,11 @@ SMELT_FIELDS(RmsNormBackwardArgs, x, weight, rstd, dy, dsum, dx, dweight, rows, 
 SMELT_FIELDS(GroupNormArgs, x, weight, bias, y, mean, rstd, n, positions, c, groups, eps, dtype)
 SMELT_FIELDS(GroupNormBackwardArgs, x, weight, mean, rstd, dy, dx, dweight, dbias, n, positions, c, groups, dtype,
              accumulate_x, accumulate_weight, accumulate_bias)
+SMELT_FIELDS(AttentionArgs, q, k, v, mask, lengths, y, lse, shape, q_stride, k_stride, v_stride, y_stride, mask_stride, scale,
+             dtype, mask_dtype, causal)
+SMELT_FIELDS(AttentionBackwardArgs, q, k, v, y, dy, lse, mask, lengths, dq, dk, dv, shape, q_stride, k_stride, v_stride,
+             y_stride, dy_stride, dq_stride, dk_stride, dv_stride, mask_stride, scale, dtype, mask_dtype, grad_dtype, causal,
+             accumulate_q, accumulate_k, accumulate_v)
 SMELT_FIELDS(SoftmaxArgs, x, y, rows, n, dtype, log)
 SMELT_FIELDS(SoftmaxBackwardArgs, y, dy, dx, rows, n, dtype, log, accumulate)
 SMELT_FIELDS(CrossEntropyArgs, logits, labels, weight, loss, lse, total_weight, rows, classes, ignore_index,

@@ -206,6 +206,14 @@ void register_layers(py::module_& m) {
     return group_norm(x, groups, or_none(weight), or_none(bias), eps);
   });
   m.def("softmax", softmax);
+  m.def("attention", [](const Tensor& q, const Tensor& k, const Tensor& v, const MaybeTensor& mask, const MaybeTensor& lengths,
+                        bool causal, std::optional<double> scale) {
+    return attention(q, k, v, or_none(mask), or_none(lengths), {causal, scale});
+  });
+  m.def("attention_packed", [](const Tensor& qkv, int64_t heads, int64_t kv_heads, const MaybeTensor& mask,
+                               const MaybeTensor& lengths, bool causal, std::optional<double> scale) {
+    return attention_packed(qkv, heads, kv_heads, or_none(mask), or_none(lengths), {causal, scale});
+  });
   m.def("dropout", dropout);
 }
 

@@ -9,7 +9,7 @@
 // Tensors are dense and row-major; images are (N, H, W, C), convolution weights (K, R, S, C / groups).
 //
 // Shape letters: N batch, H W height and width of the input, P Q of the output, C K channels in and out, R S kernel
-// height and width; M N K rows, columns and depth of a matrix product; B batch, T time, D features.
+// height and width; M N K rows, columns and depth of a matrix product; B batch, H heads, T time, D features.
 #pragma once
 #include <array>
 #include <bit>
@@ -672,6 +672,83 @@ struct GroupNormBackwardArgs {
   }
 };
 
+// -------------------------------------------------------------------------------------------------------- attention
+
+// Query i sees key j where j < length of its batch, j <= i + tk - tq (causal: the last query sees the last key), and the mask
+// allows it. `heads` is a multiple of `kv_heads`: query head h reads key head h / (heads / kv_heads).
+struct AttentionShape {
+  int64_t batch, heads, kv_heads, tq, tk;
+  int64_t d, dv;  // features of a query and a key; of a value
+  bool operator==(const AttentionShape&) const = default;
+  double pairs() const { return 1.0 * batch * heads * tq * tk; }
+  double elements() const { return 1.0 * batch * (heads * tq + kv_heads * tk) * (d + dv); }
+};
+
+// y = softmax(scale q k^T + mask) v, zeros where a query sees no key. Strides in elements: batch, head, row; features lie together.
+struct AttentionArgs {
+  SMELT_SLOT(AttentionArgs, "attention");
+  const void* q;           // (B, H, Tq, D), strided
+  const void* k;           // (B, Hkv, Tk, D), strided
+  const void* v;           // (B, Hkv, Tk, Dv), strided
+  const void* mask;        // (B, H, Tq, Tk), strided: bool, true where a key is seen, or floating, added to the scores; or null
+  const int64_t* lengths;  // (B) keys from the first one on that are there, at most Tk, or null
+  void* y;                 // (B, H, Tq, Dv), strided
+  void* lse;               // (B, H, Tq) out: log of the sum of exp(score), in the dtype of the sums; infinity where no key is seen
+  AttentionShape shape;
+  int64_t q_stride[3], k_stride[3], v_stride[3], y_stride[3];
+  int64_t mask_stride[4];  // batch, head, row, key; 0 where broadcast
+  double scale;
+  DType dtype, mask_dtype;
+  bool causal;
+  Work work() const {
+    return {2.0 * shape.pairs() * (shape.d + shape.dv) * (causal ? 0.5 : 1), dtype_size(dtype) * shape.elements()};
+  }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(AttentionArgs, q),       SMELT_IN(AttentionArgs, k), SMELT_IN(AttentionArgs, v),
+                      SMELT_IN(AttentionArgs, mask),    SMELT_IN(AttentionArgs, lengths),
+                      SMELT_OUT(AttentionArgs, y),      SMELT_OUT(AttentionArgs, lse)};
+  }
+};
+
+struct AttentionBackwardArgs {
+  SMELT_SLOT(AttentionBackwardArgs, "attention_backward");
+  const void* q;           // (B, H, Tq, D), strided
+  const void* k;           // (B, Hkv, Tk, D), strided
+  const void* v;           // (B, Hkv, Tk, Dv), strided
+  const void* y;           // (B, H, Tq, Dv), strided
+  const void* dy;          // (B, H, Tq, Dv), strided
+  const void* lse;         // (B, H, Tq)
+  const void* mask;        // (B, H, Tq, Tk), strided, or null
+  const int64_t* lengths;  // (B) or null
+  void* dq;                // as q, or null
+  void* dk;                // as k, or null
+  void* dv;                // as v, or null
+  AttentionShape shape;
+  int64_t q_stride[3], k_stride[3], v_stride[3], y_stride[3], dy_stride[3], dq_stride[3], dk_stride[3], dv_stride[3];
+  int64_t mask_stride[4];
+  double scale;
+  DType dtype, mask_dtype;
+  DType grad_dtype;  // of dq, dk and dv: dtype, or float32 for halves
+  bool causal;
+  bool accumulate_q, accumulate_k, accumulate_v;
+  Work work() const {
+    return {shape.pairs() * (6.0 * shape.d + 4.0 * shape.dv) * (causal ? 0.5 : 1), 2.0 * dtype_size(dtype) * shape.elements()};
+  }
+  static constexpr auto buffers() {
+    return std::array{SMELT_IN(AttentionBackwardArgs, q),
+                      SMELT_IN(AttentionBackwardArgs, k),
+                      SMELT_IN(AttentionBackwardArgs, v),
+                      SMELT_IN(AttentionBackwardArgs, y),
+                      SMELT_IN(AttentionBackwardArgs, dy),
+                      SMELT_IN(AttentionBackwardArgs, lse),
+                      SMELT_IN(AttentionBackwardArgs, mask),
+                      SMELT_IN(AttentionBackwardArgs, lengths),
+                      SMELT_GRAD(AttentionBackwardArgs, dq, accumulate_q),
+                      SMELT_GRAD(AttentionBackwardArgs, dk, accumulate_k),
+                      SMELT_GRAD(AttentionBackwardArgs, dv, accumulate_v)};
+  }
+};
+
 // ----------------------------------------------------------------------------------------------- softmax and losses
 
 struct SoftmaxArgs {
@@ -988,7 +1065,8 @@ using Slots =
                ReduceArgs, CumsumArgs, SortArgs, CheckIndexArgs, TakeArgs, PutArgs, GatherArgs, ScatterAddArgs,
                NonzeroArgs, GemmArgs, Conv2dArgs, Conv2dBackwardInputArgs, Conv2dBackwardWeightArgs, Pool2dArgs,
                Pool2dBackwardArgs, BatchNormArgs, BatchNormBackwardArgs, LayerNormArgs, LayerNormBackwardArgs,
-               RmsNormArgs, RmsNormBackwardArgs, GroupNormArgs, GroupNormBackwardArgs,
+               RmsNormArgs, RmsNormBackwardArgs, GroupNormArgs, GroupNormBackwardArgs, AttentionArgs,
+               AttentionBackwardArgs,
                SoftmaxArgs, SoftmaxBackwardArgs, CrossEntropyArgs, CrossEntropyBackwardArgs, LossArgs,
                LossBackwardArgs, RandomArgs, DropoutArgs, SumSquaresArgs, GuardLossArgs, RestoreArgs, ClipScaleArgs, SgdArgs,
                AdamArgs, ProbeArgs>;

@@ -75,7 +75,9 @@ Tensor cross_entropy(const Tensor& logits_in, const Tensor& labels_in, const Ten
   OpScope scope("cross_entropy");
   static_assert(policy_of("cross_entropy") == Policy::float32);
   // Halves are read as they are where a kernel can; what comes out is float32 all the same.
-  const bool direct = supported(CrossEntropyArgs{.dtype = logits_in.dtype()}, logits_in.device());
+  CrossEntropyArgs asked{};
+  asked.dtype = logits_in.dtype();
+  const bool direct = supported(asked, logits_in.device());
   const Tensor logits = dense(direct ? logits_in : in_float32(logits_in));
   const Tensor weight = weight_in ? in_float32(weight_in) : weight_in;
   const DType dtype = is_half(logits.dtype()) ? DType::float32 : logits.dtype();

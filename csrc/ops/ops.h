@@ -1,6 +1,6 @@
 // Every op: checks its input, gives the output's shape, calls the kernels and puts its node on the tape.
 // ValueError and TypeError are raised here and nowhere below. One file a family: shape, elementwise, reduce, index,
-// linear, conv, pool, norm, softmax, loss, random, optimizer.
+// linear, conv, pool, norm, softmax, attention, loss, random, optimizer.
 #pragma once
 #include <optional>
 #include <vector>
@@ -106,6 +106,18 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& labels, const Tensor& w
                      int64_t ignore_index, Reduction reduction);
 Tensor pointwise_loss(LossOp op, const Tensor& x, const Tensor& target, const Tensor& pos_weight, double delta,
                       Reduction reduction);
+
+// ---------------------------------------------------------------------------------------------- attention.cpp
+struct AttentionOptions {
+  bool causal = false;
+  std::optional<double> scale = {};  // 1 / sqrt(features)
+};
+// q (B, Tq, H, D), k (B, Tk, Hkv, D), v (B, Tk, Hkv, Dv); mask and lengths may be none.
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const Tensor& lengths,
+                 const AttentionOptions& options);
+// qkv (B, T, (H + 2 Hkv) D)
+Tensor attention_packed(const Tensor& qkv, int64_t heads, int64_t kv_heads, const Tensor& mask, const Tensor& lengths,
+                        const AttentionOptions& options);
 
 // ------------------------------------------------------------------------------------------------- random.cpp
 void manual_seed(uint64_t seed);

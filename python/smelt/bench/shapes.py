@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CONV", "GEMM", "NORM", "NORM_LARGE", "OPTIM", "Conv", "Gemm", "random_conv", "random_gemm"]
+__all__ = [
+    "ATTENTION",
+    "CONV",
+    "GEMM",
+    "NORM",
+    "NORM_LARGE",
+    "OPTIM",
+    "Attention",
+    "Conv",
+    "Gemm",
+    "random_attention",
+    "random_conv",
+    "random_gemm",
+]
 
 
 @dataclass(frozen=True)
@@ -110,6 +123,48 @@ class Conv:
         return f"{self.name} {self.n}x{self.h}x{self.w}x{self.c}-{self.k}x{self.r}x{self.s}{options}"
 
 
+@dataclass(frozen=True)
+class Attention:
+    """Attention of sequences to themselves.
+
+    Attributes:
+        name: where it comes from.
+        batch, heads, t, d: sequences, heads, length, features of a head.
+        causal: whether a query sees no key behind it.
+        kv_heads: heads of keys and values; 0: as many as of queries.
+
+    Example:
+        >>> smelt.bench.shapes.Attention("layer", 1, 1, 2, 1).flops
+        56.0
+    """
+
+    name: str
+    batch: int
+    heads: int
+    t: int
+    d: int
+    causal: bool = False
+    kv_heads: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kv_heads", self.kv_heads or self.heads)
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions of two products forward and five backward, where a query sees a key.
+
+        Example:
+            >>> smelt.bench.shapes.Attention("layer", 1, 1, 2, 1, causal=True).flops
+            42.0
+        """
+        seen = self.t * (self.t + 1) / 2 if self.causal else self.t * self.t
+        return 14.0 * self.batch * self.heads * seen * self.d
+
+    def __str__(self) -> str:
+        options = (" causal" if self.causal else "") + (f" kv{self.kv_heads}" if self.kv_heads != self.heads else "")
+        return f"{self.name} {self.batch}x{self.heads}x{self.t}x{self.d}{options}"
+
+
 GEMM = (
     Gemm("square", 64, 64, 64),
     Gemm("square", 128, 128, 128),
@@ -168,6 +223,32 @@ CONV = (
     Conv("u-net middle", 2, 64, 64, 128, 64, 3, 3),
     Conv("u-net bottom", 2, 16, 16, 512, 256, 3, 3),
     Conv("resnext", 8, 28, 28, 128, 128, 3, 3, groups=32),
+)
+ATTENTION = (
+    Attention("characters", 64, 4, 64, 32, causal=True),
+    Attention("gpt of 4 layers", 16, 4, 256, 64, causal=True),
+    Attention("gpt-2, short", 8, 12, 128, 64, causal=True),
+    Attention("gpt-2", 2, 12, 1024, 64, causal=True),
+    Attention("gpt-2 medium", 2, 16, 512, 64, causal=True),
+    Attention("gpt-2 xl", 1, 25, 1024, 64, causal=True),
+    Attention("bert-base, sentences", 32, 12, 128, 64),
+    Attention("bert-base", 4, 12, 512, 64),
+    Attention("bert-large", 4, 16, 384, 64),
+    Attention("distilbert, words", 32, 12, 64, 64),
+    Attention("vit-s/16", 16, 6, 197, 64),
+    Attention("vit-b/16", 8, 12, 197, 64),
+    Attention("t5-small", 8, 8, 512, 64),
+    Attention("whisper-tiny", 1, 6, 1500, 64),
+    Attention("stable diffusion", 2, 8, 1024, 40),
+    Attention("stable diffusion, deep", 2, 8, 256, 80),
+    Attention("phi-2", 1, 32, 512, 80, causal=True),
+    Attention("llama-2 7b", 1, 32, 512, 128, causal=True),
+    Attention("llama-3 8b", 1, 32, 512, 128, causal=True, kv_heads=8),
+    Attention("long", 1, 8, 2048, 64, causal=True),
+    Attention("long, wide", 1, 8, 2048, 128, causal=True),
+    Attention("long, both ways", 1, 8, 2048, 64),
+    Attention("one head", 4, 1, 1024, 64),
+    Attention("narrow", 16, 8, 256, 32),
 )
 OPTIM = (1 << 16, 1 << 20, 1 << 24)  # parameters
 # Rows and features, or images channels last.
@@ -238,5 +319,32 @@ def random_conv(count: int, seed: int) -> list[Conv]:
         depthwise = rng.integers(8) == 0 and r > 1
         shape = Conv("random", n, h, w, c, c if depthwise else k, r, r, stride, c if depthwise else 1)
         if 1e7 <= shape.flops <= 2e9:
+            shapes.append(shape)
+    return shapes
+
+
+def random_attention(count: int, seed: int) -> list[Attention]:
+    """Attention drawn from a seed: lengths of 16 to 2048, heads of 16 to 128 features, at most 40 GFLOP.
+
+    Args:
+        count: how many.
+        seed: of the draw.
+
+    Returns:
+        The shapes. Half of them are causal; lengths and most sizes of heads are no multiples of anything.
+
+    Example:
+        >>> len(smelt.bench.shapes.random_attention(3, seed=0))
+        3
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    shapes: list[Attention] = []
+    while len(shapes) < count:
+        batch, heads, t = (int(v) for v in np.exp(rng.uniform(np.log([1, 1, 16]), np.log([64, 24, 2048]))))
+        d = int(rng.choice([16, 32, 48, 64, 80, 96, 128, int(rng.integers(16, 129))]))
+        shape = Attention("random", batch, heads, t, d, bool(rng.integers(2)))
+        if 1e7 <= shape.flops <= 4e10:
             shapes.append(shape)
     return shapes

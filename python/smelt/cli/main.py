@@ -139,11 +139,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _bench_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("suite", metavar="SUITE", nargs="?", help="gemm, conv, optim, norm or step")
+    p.add_argument("suite", metavar="SUITE", nargs="?", help="gemm, conv, attention, optim, norm or step")
     p.add_argument("--list", action="store_true", help="show suites, cases and candidates, and measure nothing")
     p.add_argument("--shape", action="append", default=[], help="such as 512x512x512; may be given again")
     p.add_argument(
-        "--random", type=_positive, default=0, metavar="COUNT", help="draw shapes of gemm or conv from --seed"
+        "--random",
+        type=_positive,
+        default=0,
+        metavar="COUNT",
+        help="draw shapes of gemm, conv or attention from --seed",
     )
     p.add_argument("--seed", type=_seed, default=0, help="of shapes and data (default: 0)")
     p.add_argument("--dtype", type=_dtype, default="float32", help="number format (default: float32)")

@@ -1,6 +1,7 @@
 """Functions of tensors, by family; the package ``smelt`` has them all."""
 
 from .activation import elu, gelu, leaky_relu, relu, sigmoid, silu, softplus
+from .attention import attention, attention_packed
 from .create import (
     arange,
     empty,
@@ -108,6 +109,8 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "attention",
+    "attention_packed",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",

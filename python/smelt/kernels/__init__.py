@@ -4,6 +4,7 @@ A function for each slot takes NumPy arrays and all that has ``__dlpack__``, on 
 are written to ``out``, or to new arrays: smelt's where the first argument is one or NumPy lacks the dtype, else NumPy's.
 """
 
+from .attention import attention, attention_backward
 from .elementwise import arange, binary, cast, copy, dropout, fill, random, unary, unary_backward, where
 from .losses import cross_entropy, cross_entropy_backward, loss, loss_backward
 from .matrix import conv2d, conv2d_backward_input, conv2d_backward_weight, gemm, pool2d, pool2d_backward
@@ -26,6 +27,8 @@ from .table import impls, include_dir, isa, register, slots, trace, use
 __all__ = [
     "adam",
     "arange",
+    "attention",
+    "attention_backward",
     "batch_norm",
     "batch_norm_backward",
     "binary",

@@ -2,6 +2,7 @@
 
 from . import init
 from .activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
+from .attention import MultiHeadAttention
 from .containers import Identity, ModuleList, Sequential
 from .layers import (
     AdaptiveAvgPool2d,
@@ -60,6 +61,7 @@ __all__ = [
     "MaxPool2d",
     "Module",
     "ModuleList",
+    "MultiHeadAttention",
     "Parameter",
     "RMSNorm",
     "ReLU",

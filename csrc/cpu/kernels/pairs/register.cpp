@@ -6,6 +6,7 @@ namespace smelt::cpu::SMELT_ISA {
 void register_kernels(KernelTable& table) {
   register_gemm(table);
   register_conv(table);
+  register_attention(table);
   register_probe(table);
 }
 

@@ -131,14 +131,7 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        b, t, d = x.shape
-        parts = self.qkv(self.norm(x)).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        q, k, v = parts[0], parts[1], parts[2]
-        scores = (q @ k.swapaxes(-1, -2)) * (d // self.heads) ** -0.5
-        place = functions.arange(t, device=x.device)
-        nothing = functions.full((), float("-inf"), dtype=scores.dtype, device=x.device)
-        weights = functions.softmax(functions.where(place.reshape(t, 1) >= place, scores, nothing))
-        y: Tensor = self.out((weights @ v).permute(0, 2, 1, 3).reshape(b, t, d))
+        y: Tensor = self.out(functions.attention_packed(self.qkv(self.norm(x)), self.heads, causal=True))
         return x + y
 
 

@@ -1,0 +1,58 @@
+"""Attention as a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import functions
+from .._core import Tensor
+from .layers import Linear, _positive
+from .module import Module
+
+__all__ = ["MultiHeadAttention"]
+
+
+class MultiHeadAttention(Module):
+    """Attention of sequences (B, T, width) to themselves: one projection to queries, keys and values of all heads, attention
+    in place (:func:`smelt.attention_packed`), one projection back.
+
+    Args:
+        width: features of a step, a multiple of `heads`.
+        heads: of the queries.
+        kv_heads: heads of keys and values, which divide `heads`; None: as many.
+        causal: whether a step sees none behind it.
+        bias: whether the projections have one.
+
+    Attributes:
+        qkv: the projection to (heads + 2 kv_heads) width / heads features: queries, keys, values.
+        out: the projection back.
+
+    Source:
+        Vaswani et al., 2017; shared heads: Ainslie et al., 2023.
+
+    Example:
+        >>> nn.MultiHeadAttention(64, 4, causal=True)(smelt.ones(2, 10, 64)).shape
+        (2, 10, 64)
+    """
+
+    def __init__(self, width: int, heads: int, kv_heads: int | None = None, causal: bool = False, bias: bool = True):
+        super().__init__()
+        shared = heads if kv_heads is None else kv_heads
+        _positive("MultiHeadAttention", width=width, heads=heads, kv_heads=shared)
+        if width % heads:
+            raise ValueError(f"MultiHeadAttention: heads must divide the width of {width}, got {heads}")
+        if heads % shared:
+            raise ValueError(f"MultiHeadAttention: kv_heads must divide the {heads} heads, got {shared}")
+        self.width, self.heads, self.kv_heads, self.causal = width, heads, shared, bool(causal)
+        self.qkv = Linear(width, (heads + 2 * shared) * (width // heads), bias)
+        self.out = Linear(width, width, bias)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+        y = functions.attention_packed(
+            self.qkv(x), self.heads, self.kv_heads, causal=self.causal, mask=mask, lengths=lengths
+        )
+        return self.out(y)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        shared = f", kv_heads={self.kv_heads}" if self.kv_heads != self.heads else ""
+        return f"{self.width}, {self.heads}{shared}{', causal=True' if self.causal else ''}"

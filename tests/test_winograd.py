@@ -1,4 +1,4 @@
-"""Winograd's convolutions: as exact as promised against the plain kernel, at edges and in every option, and chosen by shape alone."""
+"""Winograd's convolutions: as exact as promised against the plain kernel, in every option, chosen by shape alone."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import pytest
 import smelt
 from smelt import kernels
 
-# n, h, w, c, k, padding: edges that whole tiles don't meet, channels beyond whole vectors, few and many tiles, panels of filters
-# beyond the number of tiles, several rounds of the weight gradient.
+# n, h, w, c, k, padding: edges that whole tiles don't meet, channels beyond whole vectors, few and many tiles, panels of
+# filters beyond the number of tiles, several rounds of the weight gradient.
 SHAPES = [
     (2, 13, 17, 64, 64, 1),
     (1, 32, 32, 256, 40, 1),

@@ -3,9 +3,8 @@
 //
 // Forward and input gradient are one loop over different pictures: an element of the result is a sum over taps of
 // source[i * step + offset] * weight. A strided input gradient is one such loop for each phase of the columns.
-#include "cpu/kernels/common.inl.h"
+#include "cpu/kernels/activated.inl.h"
 #include "cpu/kernels/families.h"
-#include "formulas/unary.inl.h"
 
 namespace smelt {
 namespace {
@@ -95,7 +94,7 @@ struct Row {
   SMELT_INLINE void finish(V v, O* to, int64_t c, int lanes) const {
     if (end.accumulate) v = load<V>(to, lanes) + v;
     if (end.bias) v = v + load<V>(end.bias + c, lanes);
-    store(to, activate(end.activation, v), lanes);
+    store(to, end.activation == Activation::none ? v : activated(end.activation, v), lanes);
   }
 
   // Pixels [i, i + kCount), all of whose columns are inside.

@@ -3,6 +3,7 @@
 //
 // With many tiles the filters are transformed once and each thread takes a batch of tiles through all steps. With few, the tiles are
 // transformed once and each thread takes a panel of filters through all steps, so that these never leave its cache.
+#include "cpu/kernels/activated.inl.h"
 #include "cpu/kernels/conv_winograd.inl.h"
 #include "cpu/kernels/families.h"
 
@@ -179,7 +180,7 @@ class WinogradLayer {
                         float* to = corner + (i * l.q + j) * l.columns + k;
                         if (l.accumulate) x = load<VecF>(to, lanes) + x;
                         if (l.bias) x = x + bias;
-                        store(to, l.activation == Activation::none ? x : activate(l.activation, x), lanes);
+                        store(to, l.activation == Activation::none ? x : activated(l.activation, x), lanes);
                       });
     });
   }

@@ -350,6 +350,13 @@ LAYERS = {
     "Softmax": (lambda: nn.Softmax(0), ROWS, lambda m, x: smelt.softmax(x, 0)),
     "LogSoftmax": (nn.LogSoftmax, ROWS, lambda m, x: smelt.log_softmax(x, -1)),
     "Identity": (nn.Identity, ROWS, lambda m, x: x),
+    "MultiHeadAttention": (
+        lambda: nn.MultiHeadAttention(4, 2, 1, causal=True),
+        SEQUENCE,
+        lambda m, x: smelt.linear(
+            smelt.attention_packed(smelt.linear(x, m.qkv.weight, m.qkv.bias), 2, 1, causal=True), m.out.weight, m.out.bias
+        ),
+    ),
 }
 
 

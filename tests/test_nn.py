@@ -354,7 +354,9 @@ LAYERS = {
         lambda: nn.MultiHeadAttention(4, 2, 1, causal=True),
         SEQUENCE,
         lambda m, x: smelt.linear(
-            smelt.attention_packed(smelt.linear(x, m.qkv.weight, m.qkv.bias), 2, 1, causal=True), m.out.weight, m.out.bias
+            smelt.attention_packed(smelt.linear(x, m.qkv.weight, m.qkv.bias), 2, 1, causal=True),
+            m.out.weight,
+            m.out.bias,
         ),
     ),
 }

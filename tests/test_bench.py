@@ -323,7 +323,7 @@ def test_the_decoder_sees_no_future():
 
 
 def test_residual_blocks_learn():
-    block = models.networks.Bottleneck(8, 4, 2)
+    block = models.networks.bottleneck(8, 4, 2)
     x = smelt.randn(2, 6, 6, 8)
     y = block(x)
     y.sum().backward()

@@ -350,6 +350,11 @@ LAYERS = {
     "Softmax": (lambda: nn.Softmax(0), ROWS, lambda m, x: smelt.softmax(x, 0)),
     "LogSoftmax": (nn.LogSoftmax, ROWS, lambda m, x: smelt.log_softmax(x, -1)),
     "Identity": (nn.Identity, ROWS, lambda m, x: x),
+    "Residual": (
+        lambda: nn.Residual(nn.Linear(4, 4), activation="relu"),
+        ROWS,
+        lambda m, x: smelt.relu(smelt.linear(x, m.body.weight, m.body.bias) + x),
+    ),
     "MultiHeadAttention": (
         lambda: nn.MultiHeadAttention(4, 2, 1, causal=True),
         SEQUENCE,

@@ -95,6 +95,7 @@ def _conv(make, rng):
         ((8, 20, 21, 16), (24, 3, 3, 16), {"padding": 1, "activation": "relu"}),
         ((16, 28, 28, 1), (8, 3, 3, 1), {"padding": "same"}),  # the weight gradient is cut in parts
         ((8, 15, 15, 12), (24, 3, 3, 6), {"stride": 2, "groups": 2, "dilation": 2}),
+        ((9, 26, 23, 3), (40, 5, 3, 3), {"padding": 2, "stride": 2, "activation": "relu"}),
         ((2, 30, 31, 40), (72, 3, 3, 40), {"padding": 1, "activation": "relu"}),
         ((9, 6, 6, 32), (200, 3, 3, 32), {"padding": 1}),
         ((8, 15, 19, 68), (68, 3, 5, 1), {"padding": 2, "groups": 68, "activation": "relu"}),

@@ -93,6 +93,11 @@ CASES = [
     _conv2d((1, 9, 10, 3), (4, 3, 3, 3), dilation=2),
     _conv2d((1, 9, 10, 3), (4, 3, 2, 3), dilation=(1, 3), padding=1, bias=True),
     _conv2d((2, 9, 8, 3), (4, 3, 3, 3), stride=2, padding=2, dilation=(2, 3)),
+    # Few channels: rows of pixels beyond whole tiles, kernels wider than the picture, filters around the vectors.
+    _conv2d((3, 13, 30, 3), (64, 7, 7, 3), stride=2, padding=3, bias=True, activation="tanh"),
+    _conv2d((2, 9, 11, 4), (70, 3, 5, 4), stride=(1, 3), padding=(0, 4)),
+    _conv2d((2, 3, 2, 2), (33, 5, 4, 2), padding=(3, 5), bias=True),
+    _conv2d((5, 2, 19, 1), (16, 2, 3, 1), padding=1),
     # Winograd's, also beyond whole tiles.
     _conv2d((1, 20, 21, 26), (33, 3, 3, 26), padding=1, bias=True, grad=False),
     _conv2d((7, 6, 5, 24), (40, 3, 3, 24), padding=(2, 0), bias=True, activation="silu", grad=False),

@@ -10,23 +10,6 @@
 namespace smelt {
 namespace {
 
-// Elements that lie together, widened where the target is wider.
-template <class S, class T>
-inline void copy_run(const S* src, int64_t count, T* dst) {
-  each_vector<Vec<T>>(count, [&](int64_t e, int lanes) { store(dst + e, load<Vec<T>>(src + e, lanes), lanes); });
-}
-inline void copy_run(const bfloat16* src, int64_t count, bfloat16* dst) {
-#ifdef __AVX512BW__
-  int64_t e = 0;
-  for (; e + 32 <= count; e += 32) _mm512_storeu_si512(dst + e, _mm512_loadu_si512(src + e));
-  if (e == count) return;
-  const auto rest = static_cast<__mmask32>((uint64_t{1} << (count - e)) - 1);
-  _mm512_mask_storeu_epi16(dst + e, rest, _mm512_maskz_loadu_epi16(rest, src + e));
-#else
-  __builtin_memcpy(dst, src, static_cast<size_t>(count) * sizeof(bfloat16));
-#endif
-}
-
 // A picture from which rows are gathered: row (n, i, j) is the concatenation over taps of `run` channels of each pixel
 // from (i step[0] + tap.y, j step[1] + tap.x) on, and zeros where that lies outside. Pixels that are neighbours in memory
 // and in the row count as one tap of several columns.

@@ -3,7 +3,8 @@
 from . import init
 from .activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from .attention import MultiHeadAttention
-from .containers import Identity, ModuleList, Sequential
+from .containers import Identity, ModuleList, Residual, Sequential
+from .fusion import unfused
 from .layers import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
@@ -65,6 +66,7 @@ __all__ = [
     "Parameter",
     "RMSNorm",
     "ReLU",
+    "Residual",
     "Sequential",
     "SiLU",
     "Sigmoid",
@@ -74,4 +76,5 @@ __all__ = [
     "freeze",
     "init",
     "unfreeze",
+    "unfused",
 ]

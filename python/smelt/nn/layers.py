@@ -113,7 +113,10 @@ class Linear(_Weighted):
         self._make((out_features, in_features), bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _core.linear(x, self.weight, self.bias, self.activation)
+        return self._ending(x, self.activation)
+
+    def _ending(self, x: Tensor, activation: str | None) -> Tensor:
+        return _core.linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:
         tail = f", activation='{self.activation}'" if self.activation else ""
@@ -169,8 +172,11 @@ class Conv2d(_Weighted):
         self._make((out_channels, rows, columns, in_channels // groups), bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._ending(x, self.activation)
+
+    def _ending(self, x: Tensor, activation: str | None) -> Tensor:
         return functions.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.activation
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, activation
         )
 
     def extra_repr(self) -> str:
@@ -227,8 +233,11 @@ class Conv1d(_Weighted):
         self._make((out_channels, kernel_size, in_channels // groups), bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._ending(x, self.activation)
+
+    def _ending(self, x: Tensor, activation: str | None) -> Tensor:
         return functions.conv1d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, self.activation
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, activation
         )
 
     def extra_repr(self) -> str:
@@ -256,13 +265,16 @@ class _BatchNorm(Module):
         self.register_buffer("batches", _core.full([], 0, "int64", "cpu"))
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        return self._ending(x, self.activation, residual)
+
+    def _ending(self, x: Tensor, activation: str | None, residual: Tensor | None = None) -> Tensor:
         if x.ndim not in self._ranks:
             raise ValueError(
                 f"{type(self).__name__}: input must have {' or '.join(map(str, self._ranks))} axes, got shape {x.shape}"
             )
         out = _core.batch_norm(
             x, self.weight, self.bias, self.running_mean, self.running_var, self.training, self.momentum, self.eps,
-            residual, self.activation,
+            residual, activation,
         )  # fmt: skip
         if self.training:
             _core.assign(self.batches, self.batches + 1)
@@ -347,6 +359,9 @@ class LayerNorm(Module):
     def forward(self, x: Tensor) -> Tensor:
         return _core.layer_norm(x, self.weight, self.bias, self.eps)
 
+    def _after_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        return functions.add_layer_norm(x, residual, self.weight, self.bias, self.eps)
+
     def extra_repr(self) -> str:
         return f"{self.features}, eps={self.eps}"
 
@@ -375,6 +390,9 @@ class RMSNorm(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return _core.rms_norm(x, self.weight, self.eps)
+
+    def _after_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        return functions.add_rms_norm(x, residual, self.weight, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.features}, eps={self.eps}"

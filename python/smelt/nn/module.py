@@ -154,18 +154,22 @@ class Module:
         raise TypeError(f"{type(self).__name__}: a derived class must define forward")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(self.forward, *args, **kwargs)
+
+    def _call(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """A call with all that belongs to it; what runs is `forward`, a fused form of the module's own."""
         if changes.recordings:
             self._check_recording()
         heard = listener  # another thread may end its profile meanwhile
         leave = heard(self) if heard is not None else None
         try:
             if not self._pre_hooks and not self._post_hooks:
-                return self.forward(*args, **kwargs)
+                return forward(*args, **kwargs)
             for hook in list(self._pre_hooks.values()):
                 changed = hook(self, args)
                 if changed is not None:
                     args = changed if isinstance(changed, tuple) else (changed,)
-            output = self.forward(*args, **kwargs)
+            output = forward(*args, **kwargs)
             for hook in list(self._post_hooks.values()):
                 changed = hook(self, args, output)
                 if changed is not None:
@@ -235,6 +239,20 @@ class Module:
             >>> remove()
         """
         return _add_hook(self._post_hooks, hook)
+
+    def fusions(self) -> Any:
+        """Which neighbouring layers run as one, here and below: those of `Sequential` and `Residual` that nothing listens to.
+
+        Returns:
+            A list of (paths, layers, fused call) that prints as a table.
+
+        Example:
+            >>> nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).fusions()
+            1 + 2  BatchNorm2d + ReLU  batch_norm(activation='relu')
+        """
+        from . import fusion
+
+        return fusion.Fusions(fusion.of(self))
 
     # -------------------------------------------------------------------------------------------------------- content
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ... import functions, nn
 from ..._core import Tensor
 
@@ -29,66 +31,49 @@ def cnn() -> nn.Module:
     )
 
 
-class BasicBlock(nn.Module):
+def _conv_norm(inputs: int, outputs: int, size: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False)
+    return convolution, nn.BatchNorm2d(outputs)
+
+
+def _around(inputs: int, outputs: int, stride: int) -> nn.Module | None:
+    return None if stride == 1 and inputs == outputs else nn.Sequential(*_conv_norm(inputs, outputs, 1, stride))
+
+
+def basic_block(inputs: int, width: int, stride: int) -> nn.Module:
     """Two 3x3 convolutions and the way around them."""
-
-    expansion = 1
-
-    def __init__(self, inputs: int, width: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width, activation="relu")
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.around = _around(inputs, width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
-        return functions.relu(y + self.around(x))
+    body = nn.Sequential(*_conv_norm(inputs, width, 3, stride), nn.ReLU(), *_conv_norm(width, width, 3))
+    return nn.Residual(body, _around(inputs, width, stride), "relu")
 
 
-class Bottleneck(nn.Module):
+def bottleneck(inputs: int, width: int, stride: int) -> nn.Module:
     """1x1, 3x3 and 1x1 convolutions and the way around them."""
-
-    expansion = 4
-
-    def __init__(self, inputs: int, width: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width, activation="relu")
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width, activation="relu")
-        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(4 * width)
-        self.around = _around(inputs, 4 * width, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
-        return functions.relu(self.bn3(self.conv3(y)) + self.around(x))
+    body = nn.Sequential(
+        *_conv_norm(inputs, width, 1),
+        nn.ReLU(),
+        *_conv_norm(width, width, 3, stride),
+        nn.ReLU(),
+        *_conv_norm(width, 4 * width, 1),
+    )
+    return nn.Residual(body, _around(inputs, 4 * width, stride), "relu")
 
 
-def _around(inputs: int, outputs: int, stride: int) -> nn.Module:
-    if stride == 1 and inputs == outputs:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), nn.BatchNorm2d(outputs))
-
-
-def _stages(block: type[BasicBlock] | type[Bottleneck], counts: tuple[int, ...]) -> list[nn.Module]:
+def _stages(block: Callable[[int, int, int], nn.Module], expansion: int, counts: tuple[int, ...]) -> list[nn.Module]:
     layers: list[nn.Module] = []
     inputs = 64
     for i, count in enumerate(counts):
         for j in range(count):
             layers.append(block(inputs, 64 << i, 2 if i and j == 0 else 1))
-            inputs = (64 << i) * block.expansion
+            inputs = (64 << i) * expansion
     return layers
 
 
 def resnet18() -> nn.Module:
     """ResNet-18 as it is used for 32x32 images: a 3x3 convolution first, no pooling (He et al., 2016)."""
     return nn.Sequential(
-        nn.Conv2d(3, 64, 3, padding=1, bias=False),
-        nn.BatchNorm2d(64, activation="relu"),
-        *_stages(BasicBlock, (2, 2, 2, 2)),
+        *_conv_norm(3, 64, 3),
+        nn.ReLU(),
+        *_stages(basic_block, 1, (2, 2, 2, 2)),
         nn.GlobalAvgPool2d(),
         nn.Linear(512, 10),
     )
@@ -97,42 +82,24 @@ def resnet18() -> nn.Module:
 def resnet50() -> nn.Module:
     """ResNet-50 with its 7x7 convolution of stride 2 and pooling (He et al., 2016)."""
     return nn.Sequential(
-        nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False),
-        nn.BatchNorm2d(64, activation="relu"),
+        *_conv_norm(3, 64, 7, 2),
+        nn.ReLU(),
         nn.MaxPool2d(3, 2, padding=1),
-        *_stages(Bottleneck, (3, 4, 6, 3)),
+        *_stages(bottleneck, 4, (3, 4, 6, 3)),
         nn.GlobalAvgPool2d(),
         nn.Linear(2048, 1000),
     )
 
 
-class FeedForward(nn.Module):
+def _feed_forward(width: int) -> nn.Module:
     """x + W2 gelu(W1 norm(x)): a transformer block without attention."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down(functions.gelu(self.up(self.norm(x))))
-        return x + y
+    body = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+    return nn.Residual(body)
 
 
-class SelfAttention(nn.Module):
-    """x + W softmax(q k^T / sqrt(d), causal) v of norm(x)."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.out(functions.attention_packed(self.qkv(self.norm(x)), self.heads, causal=True))
-        return x + y
+def _self_attention(width: int, heads: int) -> nn.Module:
+    """x + the attention of norm(x) to itself and what came before."""
+    return nn.Residual(nn.Sequential(nn.LayerNorm(width), nn.MultiHeadAttention(width, heads, causal=True)))
 
 
 class GPT(nn.Module):
@@ -142,13 +109,12 @@ class GPT(nn.Module):
         super().__init__()
         self.tokens = nn.Embedding(vocabulary, width)
         self.positions = nn.Embedding(context, width)
-        blocks = [layer for _ in range(layers) for layer in (SelfAttention(width, heads), FeedForward(width))]
-        self.blocks = nn.Sequential(*blocks)
-        self.norm = nn.LayerNorm(width)
+        blocks = [layer for _ in range(layers) for layer in (_self_attention(width, heads), _feed_forward(width))]
+        self.blocks = nn.Sequential(*blocks, nn.LayerNorm(width))
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(functions.arange(tokens.shape[1], device=tokens.device))
-        return functions.linear(self.norm(self.blocks(x)), self.tokens.weight)
+        return functions.linear(self.blocks(x), self.tokens.weight)
 
 
 def gpt() -> nn.Module:
@@ -163,4 +129,4 @@ def gpt2() -> nn.Module:
 
 def block() -> nn.Module:
     """A transformer block without attention: layer norm, 512-2048-512 with GELU, residual."""
-    return FeedForward(512)
+    return _feed_forward(512)

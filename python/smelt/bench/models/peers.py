@@ -45,31 +45,25 @@ def _twin(torch: Any, layer: Any) -> Any:
     if kind == "Conv2d":
         size, stride, padding = layer.kernel_size, layer.stride, layer.padding
         return t.Conv2d(layer.in_channels, layer.out_channels, size, stride, padding, bias=layer.bias is not None)
-    if kind == "BatchNorm2d":
-        return _batch_norm(torch, layer)
     simple = {
+        "BatchNorm2d": lambda: t.BatchNorm2d(layer.channels),
         "Linear": lambda: t.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None),
         "LayerNorm": lambda: t.LayerNorm(layer.features),
         "Embedding": lambda: t.Embedding(layer.rows, layer.features),
         "MaxPool2d": lambda: t.MaxPool2d(layer.kernel_size, layer.stride, layer.padding),
         "ReLU": t.ReLU,
+        "GELU": t.GELU,
         "Flatten": t.Flatten,
         "Identity": t.Identity,
         "GlobalAvgPool2d": lambda: t.Sequential(t.AdaptiveAvgPool2d(1), t.Flatten()),
     }
     if kind in simple:
         return simple[kind]()
-    forwards = {
-        "BasicBlock": _residual,
-        "Bottleneck": _residual,
-        "FeedForward": _feed_forward,
-        "SelfAttention": _attention,
-    }
+    forwards = {"Residual": _residual, "MultiHeadAttention": _attention, "GPT": _gpt}
     twin = t.Module()
     for name, child in layer.named_children():
         twin.add_module(name, _twin(torch, child))
-    forward = _gpt if kind == "GPT" else forwards[kind]
-    return _module(torch, twin, lambda self, x: forward(torch, layer, self, x))
+    return _module(torch, twin, lambda self, x: forwards[kind](torch, layer, self, x))
 
 
 def _module(torch: Any, parts: Any, forward: Any) -> Any:
@@ -79,35 +73,18 @@ def _module(torch: Any, parts: Any, forward: Any) -> Any:
     return made
 
 
-def _batch_norm(torch: Any, layer: Any) -> Any:
-    relu = layer.activation == "relu"
-
-    class Norm(torch.nn.BatchNorm2d):  # type: ignore[misc]
-        def forward(self, x: Any) -> Any:
-            y = super().forward(x)
-            return torch.nn.functional.relu(y) if relu else y
-
-    return Norm(layer.channels)
-
-
 def _residual(torch: Any, layer: Any, self: Any, x: Any) -> Any:
-    y = self.bn2(self.conv2(self.bn1(self.conv1(x))))
-    if hasattr(self, "conv3"):
-        y = self.bn3(self.conv3(y))
-    return torch.nn.functional.relu(y + self.around(x))
-
-
-def _feed_forward(torch: Any, layer: Any, self: Any, x: Any) -> Any:
-    return x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+    y = self.body(x) + (x if layer.shortcut is None else self.shortcut(x))
+    return torch.nn.functional.relu(y) if layer.activation else y
 
 
 def _attention(torch: Any, layer: Any, self: Any, x: Any) -> Any:
     b, t, d = x.shape
-    q, k, v = self.qkv(self.norm(x)).reshape(b, t, 3, layer.heads, d // layer.heads).permute(2, 0, 3, 1, 4)
-    y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-    return x + self.out(y.permute(0, 2, 1, 3).reshape(b, t, d))
+    q, k, v = self.qkv(x).reshape(b, t, 3, layer.heads, d // layer.heads).permute(2, 0, 3, 1, 4)
+    y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=layer.causal)
+    return self.out(y.permute(0, 2, 1, 3).reshape(b, t, d))
 
 
 def _gpt(torch: Any, layer: GPT, self: Any, tokens: Any) -> Any:
     x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
-    return torch.nn.functional.linear(self.norm(self.blocks(x)), self.tokens.weight)
+    return torch.nn.functional.linear(self.blocks(x), self.tokens.weight)

@@ -222,7 +222,7 @@ def test_a_nested_capture_and_a_profile():
         step(smelt.ones(1, 2))
     with smelt.profile() as p:
         step(smelt.ones(1, 2))
-    assert {k.layer for k in p.kernels} >= {"0", "1"}
+    assert {k.layer for k in p.kernels} >= {"0"}  # the ReLU runs within
 
 
 def test_threads_share_a_captured_function():

@@ -12,8 +12,8 @@ Extent in_pairs(Extent e) {
   e.k = round_up(ceil_div(e.k, 2), PairTile::kDepthStep);
   return e;
 }
-// Where every channel has a filter of its own there is no product.
-bool takes_shape(const ConvShape& s) { return s.groups == 1 || s.c / s.groups > 1 || s.k / s.groups > 1; }
+// Where every channel has a filter of its own there is no product, and pictures of few channels have kernels of their own.
+bool takes_shape(const ConvShape& s) { return s.groups == 1 ? s.c > 4 : s.c / s.groups > 1 || s.k / s.groups > 1; }
 
 // Rows [first, first + count) of the picture's matrix from element `begin` on, zeros behind element `total`.
 template <class Shape>

@@ -5,30 +5,20 @@ from .activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, 
 from .attention import MultiHeadAttention
 from .containers import Identity, ModuleList, Residual, Sequential
 from .fusion import unfused
-from .layers import (
+from .layers import Conv1d, Conv2d, Dropout, Embedding, Flatten, Linear
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss
+from .module import Module, Parameter, freeze, unfreeze
+from .normalisation import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
+from .pooling import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool1d,
     AvgPool2d,
-    BatchNorm1d,
-    BatchNorm2d,
-    Conv1d,
-    Conv2d,
-    Dropout,
-    Embedding,
-    Flatten,
     GlobalAvgPool2d,
     GlobalMaxPool2d,
-    GroupNorm,
-    InstanceNorm2d,
-    LayerNorm,
-    Linear,
     MaxPool1d,
     MaxPool2d,
-    RMSNorm,
 )
-from .losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss
-from .module import Module, Parameter, freeze, unfreeze
 
 __all__ = [
     "ELU",

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from .. import functions
 from .._core import Tensor
-from .layers import Linear, _positive
+from ._checks import positive
+from .layers import Linear
 from .module import Module
 
 __all__ = ["MultiHeadAttention"]
@@ -38,7 +39,7 @@ class MultiHeadAttention(Module):
     def __init__(self, width: int, heads: int, kv_heads: int | None = None, causal: bool = False, bias: bool = True):
         super().__init__()
         shared = heads if kv_heads is None else kv_heads
-        _positive("MultiHeadAttention", width=width, heads=heads, kv_heads=shared)
+        positive("MultiHeadAttention", width=width, heads=heads, kv_heads=shared)
         if width % heads:
             raise ValueError(f"MultiHeadAttention: heads must divide the width of {width}, got {heads}")
         if heads % shared:

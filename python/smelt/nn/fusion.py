@@ -13,8 +13,9 @@ from typing import Any
 
 from .. import _core
 from .activations import GELU, ReLU, Sigmoid, SiLU, Tanh
-from .layers import BatchNorm1d, BatchNorm2d, Conv1d, Conv2d, LayerNorm, Linear, RMSNorm
+from .layers import Conv1d, Conv2d, Linear
 from .module import Module
+from .normalisation import BatchNorm1d, BatchNorm2d, LayerNorm, RMSNorm
 
 __all__ = ["unfused"]
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 import smelt  # noqa: E402
-from bench import gpu_claims, shapes, start_to_epoch  # noqa: E402
+from bench import cifar_curve, gpu_claims, peak_memory, shapes, start_to_epoch  # noqa: E402
 from smelt import bench, kernels, nn  # noqa: E402
 from smelt.bench import models  # noqa: E402
 
@@ -398,6 +398,40 @@ def memory_growth() -> Row:
         step()
     growth = resident() - before
     return result(growth <= 1, f"{growth:.2f} MB")
+
+
+def peak_memory_row(precision: str) -> Row:
+    version = peer().__version__
+    ours, theirs = (
+        [peak_memory.measure(library, "resnet18", precision) for _ in range(3)] for library in ("smelt", "torch")
+    )
+    peaks = [float(np.median([run["peak"] for run in runs])) for runs in (ours, theirs)]
+    ratio = peaks[0] / peaks[1]
+    text = f"{ratio:.2f} of it, {peaks[0]:.0f} MB against {peaks[1]:.0f} MB"
+    return result(ratio <= 0.8, text, peer=f"PyTorch {version}, eager, channels_last", ours=ours, theirs=theirs, n=3)
+
+
+for precision, short in (("float32", "fp32"), ("bf16", "bf16")):
+    claim(f"resnet-18 step {short}, peak resident memory", "<= 0.8x of PyTorch's, fresh processes")(
+        functools.partial(peak_memory_row, precision)
+    )
+
+
+@claim("cifar-10 curve, resnet-18 bf16, 3 epochs", "as far from fp32's as 3 seeds differ: mean distance <= 1.5 sigma")
+def cifar_curves() -> Row:
+    """About an hour."""
+    folder = os.environ.get("SMELT_DATA", "")
+    try:
+        cifar_curve.read(folder or ".")
+    except FileNotFoundError as error:
+        raise NotRunError(f"{error}, the unpacked set") from None
+    runs = {p: [cifar_curve.train(folder, p, seed) for seed in range(3)] for p in ("float32", "bf16")}
+    mean, worst = cifar_curve.agreement(*([run["curve"] for run in group] for group in runs.values()))
+    accuracies = " against ".join(
+        f"{100 * np.mean([r['accuracy'] for r in runs[p]]):.1f} %" for p in ("bf16", "float32")
+    )
+    text = f"{mean:.2f} sigma, worst window {worst:.1f}; accuracy {accuracies}"
+    return result(mean <= 1.5, text, n=3, runs=runs)
 
 
 @claim("replay of 1,000 one-element calls", "<= 2 ms")

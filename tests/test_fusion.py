@@ -75,9 +75,10 @@ def test_fused_and_unfused_give_the_same_bits(name, training, precision):
         np.testing.assert_array_equal(fused, unfused)
 
 
-def test_fewer_kernels_run():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fewer_kernels_run(dtype):
     for make, shape in MODELS.values():
-        model, x = make(), smelt.randn(*shape)
+        model, x = make().to(dtype), smelt.randn(*shape).to(dtype)
         counts = []
         for context in (smelt.no_grad, nn.unfused):
             with smelt.no_grad(), context(), kernels.trace() as names:

@@ -118,7 +118,8 @@ void merge_chunks(T* chunks, int64_t rows, int64_t c) {
   }
 }
 
-// y = (x - mean) scale + bias, of which residual and activation are batch norm's alone.
+// y = (x - mean) scale + bias, of which residual and activation are batch norm's alone; the residual is added to what would be
+// stored without it.
 template <class S>
 struct Apply {
   using T = Compute<S>;
@@ -132,7 +133,7 @@ struct Apply {
     each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
       V v = (load<V>(x + at, lanes) - load<V>(mean + i, lanes)) * load<V>(scale + i, lanes);
       if (bias) v = v + load<V>(bias + i, lanes);
-      if (residual) v = v + load<V>(residual + at, lanes);
+      if (residual) v = rounded<S>(v) + load<V>(residual + at, lanes);
       if (relu) v = max_nan(v, V::zero());
       put(y + at, v, lanes, past);
     });

@@ -98,6 +98,15 @@ inline void store(S* p, V v, int lanes) {
   lanes == V::W ? v.store(p) : v.store(p, lanes);
 }
 
+// As it comes back from memory as an S.
+template <class S, class V>
+inline V rounded(V v) {
+  if constexpr (sizeof(S) == sizeof(typename V::T)) return v;
+  S buffer[V::W];
+  v.store(buffer);
+  return V::load(buffer);
+}
+
 // Results of so many bytes leave the caches before anyone reads them: they are written past them.
 constexpr int64_t kPastCaches = int64_t{16} << 20;
 template <class S>

@@ -94,7 +94,7 @@ struct Row {
   SMELT_INLINE void finish(V v, O* to, int64_t c, int lanes) const {
     if (end.accumulate) v = load<V>(to, lanes) + v;
     if (end.bias) v = v + load<V>(end.bias + c, lanes);
-    store(to, end.activation == Activation::none ? v : activated(end.activation, v), lanes);
+    store(to, end.activation == Activation::none ? v : activated(end.activation, rounded<O>(v)), lanes);
   }
 
   // Pixels [i, i + kCount), all of whose columns are inside.

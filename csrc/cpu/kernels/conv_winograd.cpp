@@ -15,25 +15,26 @@ constexpr int64_t kBatch = 48;   // tiles that are multiplied at once
 constexpr int64_t kBlock = 16;   // of the depth, whose filters are packed at once
 
 // One convolution, whichever way round: result (n, p, q, columns) from a picture (n, h, w, depth).
+template <class S, class O>
 struct Layer {
-  const float* picture;
+  const S* picture;
   int64_t h, w, depth, pad[2];
-  const float* filters;  // (K, 3, 3, C)
-  bool turned;           // of the input gradient: filters are turned and have the depth first
-  float* y;
+  const S* filters;  // (K, 3, 3, C)
+  bool turned;       // of the input gradient: filters are turned and have the depth first
+  O* y;
   int64_t n, p, q, columns;
-  const float* bias;
+  const S* bias;
   Activation activation;
   bool accumulate;
 
   explicit Layer(const Conv2dArgs& a)
-      : picture(static_cast<const float*>(a.x)), h(a.shape.h), w(a.shape.w), depth(a.shape.c), pad{a.shape.pad[0], a.shape.pad[1]},
-        filters(static_cast<const float*>(a.w)), turned(false), y(static_cast<float*>(a.y)), n(a.shape.n), p(a.shape.p), q(a.shape.q),
-        columns(a.shape.k), bias(static_cast<const float*>(a.bias)), activation(a.activation), accumulate(false) {}
+      : picture(static_cast<const S*>(a.x)), h(a.shape.h), w(a.shape.w), depth(a.shape.c), pad{a.shape.pad[0], a.shape.pad[1]},
+        filters(static_cast<const S*>(a.w)), turned(false), y(static_cast<O*>(a.y)), n(a.shape.n), p(a.shape.p), q(a.shape.q),
+        columns(a.shape.k), bias(static_cast<const S*>(a.bias)), activation(a.activation), accumulate(false) {}
   explicit Layer(const Conv2dBackwardInputArgs& a)
-      : picture(static_cast<const float*>(a.dy)), h(a.shape.p), w(a.shape.q), depth(a.shape.k),
-        pad{2 - a.shape.pad[0], 2 - a.shape.pad[1]}, filters(static_cast<const float*>(a.w)), turned(true),
-        y(static_cast<float*>(a.dx)), n(a.shape.n), p(a.shape.h), q(a.shape.w), columns(a.shape.c), bias(nullptr),
+      : picture(static_cast<const S*>(a.dy)), h(a.shape.p), w(a.shape.q), depth(a.shape.k),
+        pad{2 - a.shape.pad[0], 2 - a.shape.pad[1]}, filters(static_cast<const S*>(a.w)), turned(true),
+        y(static_cast<O*>(a.dx)), n(a.shape.n), p(a.shape.h), q(a.shape.w), columns(a.shape.c), bias(nullptr),
         activation(Activation::none), accumulate(a.accumulate) {}
 };
 
@@ -47,7 +48,8 @@ struct Cut {
   int64_t u_pitch, v_pitch, m_pitch;  // from place to place
   int64_t u_count, v_count;           // panels of filters, sets of tiles
 
-  Cut(const Layer& l, int threads) : tiles(M, l.n, l.p, l.q), panels(ceil_div(l.columns, F::kNr)) {
+  template <class S, class O>
+  Cut(const Layer<S, O>& l, int threads) : tiles(M, l.n, l.p, l.q), panels(ceil_div(l.columns, F::kNr)) {
     const int64_t rounds = max_of(int64_t{1}, ceil_div(tiles.count, kBatch * threads));
     batch = max_of(int64_t{1}, ceil_div(tiles.count, rounds * threads));
     batches = ceil_div(tiles.count, batch);
@@ -64,27 +66,27 @@ struct Cut {
   static constexpr int64_t kPacked = 9 * kBlock * F::kNr;
 };
 
-template <int M>
-size_t workspace_of(const Layer& l, int threads) {
+template <int M, class S, class O>
+size_t workspace_of(const Layer<S, O>& l, int threads) {
   const Cut<M> cut(l, threads);
   const int64_t all = cut.u_count * cut.u_size() + cut.v_count * cut.v_size() +
                       threads * (cut.m_size() + Cut<M>::kPacked) + round_up(l.depth, 16);
   return static_cast<size_t>(all) * sizeof(float);
 }
 
-template <int M>
+template <int M, class S, class O>
 class WinogradLayer {
  public:
   using W = Winograd<M>;
   static constexpr int A = W::kA;
 
-  WinogradLayer(const Layer& layer, Context& context) : l(layer), cut(layer, context.threads) {
+  WinogradLayer(const Layer<S, O>& layer, Context& context) : l(layer), cut(layer, context.threads) {
     u = static_cast<float*>(context.workspace);
     v = u + cut.u_count * cut.u_size();
     m = v + cut.v_count * cut.v_size();
     packed = m + context.threads * cut.m_size();
-    zeros = packed + context.threads * Cut<M>::kPacked;
-    for (int64_t c = 0; c < l.depth; ++c) zeros[c] = 0;
+    zeros = reinterpret_cast<S*>(packed + context.threads * Cut<M>::kPacked);
+    for (int64_t c = 0; c < l.depth; ++c) zeros[c] = S{};
   }
 
   void run(Context& context) {
@@ -133,7 +135,7 @@ class WinogradLayer {
   void transform_tiles(int64_t begin, int64_t end, float* to) const {
     for (int64_t t = begin; t < end; ++t, to += l.depth) {
       const TileAt at(cut.tiles, t);
-      const Square<A> from(l.picture + at.n * l.h * l.w * l.depth, l.h, l.w, l.depth, at.i * M - l.pad[0], at.j * M - l.pad[1], zeros);
+      const Square<A, S> from(l.picture + at.n * l.h * l.w * l.depth, l.h, l.w, l.depth, at.i * M - l.pad[0], at.j * M - l.pad[1], zeros);
       each_vector<VecF>(l.depth, [&](int64_t c, int lanes) __attribute__((always_inline)) {
         transform<A, A>([](const auto& d, auto& r) { W::input(d, r); },
                         [&](int i, int j) { return load<VecF>(from.at[i][j] + c, lanes); },
@@ -170,24 +172,25 @@ class WinogradLayer {
 
   void to_pixels(const TileAt& at, int64_t first, int width, const float* products) const {
     const int64_t top = at.i * M, left = at.j * M, rows = min_of(int64_t{M}, l.p - top), columns = min_of(int64_t{M}, l.q - left);
-    float* const corner = l.y + ((at.n * l.p + top) * l.q + left) * l.columns + first;
+    O* const corner = l.y + ((at.n * l.p + top) * l.q + left) * l.columns + first;
     each_vector<VecF>(width, [&](int64_t k, int lanes) __attribute__((always_inline)) {
       const VecF bias = l.bias ? load<VecF>(l.bias + first + k, lanes) : VecF::zero();
       transform<A, M>([](const auto& x, auto& r) { W::output(x, r); },
                       [&](int i, int j) { return load<VecF>(products + (i * A + j) * cut.m_pitch + k, lanes); },
                       [&](int i, int j, VecF x) {
                         if (i >= rows || j >= columns) return;
-                        float* to = corner + (i * l.q + j) * l.columns + k;
+                        O* to = corner + (i * l.q + j) * l.columns + k;
                         if (l.accumulate) x = load<VecF>(to, lanes) + x;
                         if (l.bias) x = x + bias;
-                        store(to, l.activation == Activation::none ? x : activated(l.activation, x), lanes);
+                        store(to, l.activation == Activation::none ? x : activated(l.activation, rounded<O>(x)), lanes);
                       });
     });
   }
 
-  const Layer l;
+  const Layer<S, O> l;
   const Cut<M> cut;
-  float *u, *v, *m, *packed, *zeros;
+  float *u, *v, *m, *packed;
+  S* zeros;
 };
 
 // Below so many channels or tiles the transforms cost more than the products save.
@@ -199,30 +202,35 @@ bool prefers_large(int64_t p, int64_t q) { return winograd_cost(4, p, q) < winog
 
 template <int M>
 bool forward_takes(const Conv2dArgs& a) {
-  return a.dtype == DType::float32 && pays(a.shape, a.shape.p, a.shape.q, M) && (M == 2 || prefers_large(a.shape.p, a.shape.q));
+  return winograd_takes(a.dtype, a.dtype) && pays(a.shape, a.shape.p, a.shape.q, M) &&
+         (M == 2 || prefers_large(a.shape.p, a.shape.q));
 }
 template <int M>
 size_t forward_workspace(const Conv2dArgs& a, int threads) {
-  return workspace_of<M>(Layer(a), threads);
+  return with_winograd_formats(a.dtype, a.dtype, [&]<class S, class O>(S, O) { return workspace_of<M>(Layer<S, O>(a), threads); });
 }
 template <int M>
 Status conv2d(const Conv2dArgs& a, Context& context) noexcept {
-  WinogradLayer<M>(Layer(a), context).run(context);
+  with_winograd_formats(a.dtype, a.dtype, [&]<class S, class O>(S, O) {
+    if constexpr (sizeof(S) == sizeof(O)) WinogradLayer<M, S, O>(Layer<S, O>(a), context).run(context);
+  });
   return Status::ok;
 }
 
 template <int M>
 bool input_takes(const Conv2dBackwardInputArgs& a) {
-  return a.dtype == DType::float32 && a.dx_dtype == a.dtype && pays(a.shape, a.shape.h, a.shape.w, M) &&
+  return winograd_takes(a.dtype, a.dx_dtype) && pays(a.shape, a.shape.h, a.shape.w, M) &&
          (M == 2 || prefers_large(a.shape.h, a.shape.w));
 }
 template <int M>
 size_t input_workspace(const Conv2dBackwardInputArgs& a, int threads) {
-  return workspace_of<M>(Layer(a), threads);
+  return with_winograd_formats(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) { return workspace_of<M>(Layer<S, O>(a), threads); });
 }
 template <int M>
 Status conv2d_backward_input(const Conv2dBackwardInputArgs& a, Context& context) noexcept {
-  WinogradLayer<M>(Layer(a), context).run(context);
+  with_winograd_formats(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) {
+    WinogradLayer<M, S, O>(Layer<S, O>(a), context).run(context);
+  });
   return Status::ok;
 }
 
@@ -236,7 +244,8 @@ void add(KernelTable& table, const char* forward, const char* input) {
 
 namespace cpu::SMELT_ISA {
 void register_conv_winograd(KernelTable& table) {
-  add<2>(table, SMELT_KERNEL_NAME("conv2d_winograd2"), SMELT_KERNEL_NAME("conv2d_backward_input_winograd2"));
+  if constexpr (kIsa != Isa::avx512bf16)  // whose products of pairs are no slower
+    add<2>(table, SMELT_KERNEL_NAME("conv2d_winograd2"), SMELT_KERNEL_NAME("conv2d_backward_input_winograd2"));
   add<4>(table, SMELT_KERNEL_NAME("conv2d_winograd4"), SMELT_KERNEL_NAME("conv2d_backward_input_winograd4"));
 }
 }  // namespace cpu::SMELT_ISA

@@ -131,10 +131,10 @@ struct TileAt {
 };
 
 // Where the pixels of a square lie in a picture (h, w, channels); those outside are zeros.
-template <int N>
+template <int N, class S>
 struct Square {
-  const float* at[N][N];
-  Square(const float* picture, int64_t h, int64_t w, int64_t channels, int64_t y, int64_t x, const float* zeros) {
+  const S* at[N][N];
+  Square(const S* picture, int64_t h, int64_t w, int64_t channels, int64_t y, int64_t x, const S* zeros) {
     for (int i = 0; i < N; ++i)
       for (int j = 0; j < N; ++j)
         at[i][j] = y + i >= 0 && y + i < h && x + j >= 0 && x + j < w ? picture + ((y + i) * w + x + j) * channels : zeros;
@@ -149,6 +149,19 @@ inline int64_t place_pitch(int64_t elements) { return (round_up(elements, 16) / 
 inline int64_t winograd_cost(int m, int64_t p, int64_t q) { return ceil_div(p, m) * ceil_div(q, m) * (m + 2) * (m + 2); }
 inline bool winograd_fits(const ConvShape& s) {
   return s.r == 3 && s.s == 3 && s.groups == 1 && s.stride[0] == 1 && s.stride[1] == 1 && s.dilation[0] == 1 && s.dilation[1] == 1;
+}
+
+// Formats of pictures and filters, S, and of the result, O: sums are float32's. Next to the kernels for pairs of bfloat16 stand
+// those for bfloat16 alone: a quarter of the multiplications at half their rate.
+inline bool winograd_takes(DType dtype, DType result) {
+  if (dtype == DType::bfloat16) return result == DType::bfloat16 || result == DType::float32;
+  return kIsa != Isa::avx512bf16 && dtype == DType::float32 && result == DType::float32;
+}
+template <class F>
+auto with_winograd_formats(DType dtype, DType result, const F& f) {
+  if constexpr (kIsa != Isa::avx512bf16)
+    if (dtype == DType::float32) return f(float{}, float{});
+  return result == DType::float32 ? f(bfloat16{}, float{}) : f(bfloat16{}, bfloat16{});
 }
 
 }  // namespace

@@ -41,14 +41,15 @@ struct Cut {
   }
 };
 
+template <class S, class O>
 class WeightGradient {
  public:
   WeightGradient(const Conv2dBackwardWeightArgs& args, Context& context) : a(args), s(args.shape), cut(args.shape, context.threads) {
     x = static_cast<float*>(context.workspace);
     dy = x + kPlaces * cut.x_pitch;
     sums = dy + kPlaces * cut.dy_pitch;
-    zeros = sums + kPlaces * cut.sums * cut.sum_pitch;
-    for (int64_t c = 0; c < max_of(s.c, s.k); ++c) zeros[c] = 0;
+    zeros = reinterpret_cast<S*>(sums + kPlaces * cut.sums * cut.sum_pitch);
+    for (int64_t c = 0; c < max_of(s.c, s.k); ++c) zeros[c] = S{};
   }
 
   void run(Context& context) {
@@ -81,7 +82,7 @@ class WeightGradient {
   void transform_tiles(int64_t begin, int64_t end) const {
     for (int64_t t = begin; t < end; ++t) {
       const TileAt at(cut.tiles, first + t);
-      const Square<A> from(static_cast<const float*>(a.x) + at.n * s.h * s.w * s.c, s.h, s.w, s.c, at.i * M - s.pad[0],
+      const Square<A, S> from(static_cast<const S*>(a.x) + at.n * s.h * s.w * s.c, s.h, s.w, s.c, at.i * M - s.pad[0],
                            at.j * M - s.pad[1], zeros);
       each_vector<VecF>(s.c, [&](int64_t c, int lanes) __attribute__((always_inline)) {
         float* const to = x + (c / F::kNr * count + t) * F::kNr + c % F::kNr;
@@ -89,7 +90,7 @@ class WeightGradient {
                         [&](int i, int j) { return load<VecF>(from.at[i][j] + c, lanes); },
                         [&](int i, int j, VecF v) { store(to + (i * A + j) * cut.x_pitch, v, lanes); });
       });
-      const Square<M> slope(static_cast<const float*>(a.dy) + at.n * s.p * s.q * s.k, s.p, s.q, s.k, at.i * M, at.j * M, zeros);
+      const Square<M, S> slope(static_cast<const S*>(a.dy) + at.n * s.p * s.q * s.k, s.p, s.q, s.k, at.i * M, at.j * M, zeros);
       each_vector<VecF>(s.k, [&](int64_t k, int lanes) __attribute__((always_inline)) {
         float* const to = dy + t * s.k + k;
         transform<M, A>([](const auto& g, auto& r) { W::gradient(g, r); },
@@ -116,12 +117,12 @@ class WeightGradient {
   void to_taps(int64_t block, const float* own) const {
     const int64_t first_column = block % cut.panels * F::kNr, first_row = block / cut.panels * kRows;
     for (int r = 0; r < rows_of(block); ++r) {
-      float* const dw = static_cast<float*>(a.dw) + (first_row + r) * 9 * s.c + first_column;
+      O* const dw = static_cast<O*>(a.dw) + (first_row + r) * 9 * s.c + first_column;
       each_vector<VecF>(width_of(block), [&](int64_t c, int lanes) __attribute__((always_inline)) {
         transform<A, 3>([](const auto& m, auto& y) { W::taps(m, y); },
                         [&](int i, int j) { return load<VecF>(own + (i * A + j) * cut.sum_pitch + r * F::kNr + c, lanes); },
                         [&](int i, int j, VecF v) {
-                          float* to = dw + (i * 3 + j) * s.c + c;
+                          O* to = dw + (i * 3 + j) * s.c + c;
                           store(to, a.accumulate ? load<VecF>(to, lanes) + v : v, lanes);
                         });
       });
@@ -132,7 +133,8 @@ class WeightGradient {
   const ConvShape& s;
   const Cut cut;
   int64_t first = 0, count = 0;  // tiles of this round
-  float *x, *dy, *sums, *zeros;
+  float *x, *dy, *sums;
+  S* zeros;
 };
 
 // Below so many channels or tiles, or where tiles reach far beyond the picture, the transforms cost more than the products save.
@@ -140,14 +142,14 @@ class WeightGradient {
 constexpr int64_t kLeastChannels = 24, kLeastTiles = 24;
 bool takes(const Conv2dBackwardWeightArgs& a) {
   const ConvShape& s = a.shape;
-  return a.dtype == DType::float32 && a.dw_dtype == a.dtype && winograd_fits(s) && s.c >= kLeastChannels && s.k >= kLeastChannels &&
+  return winograd_takes(a.dtype, a.dw_dtype) && winograd_fits(s) && s.c >= kLeastChannels && s.k >= kLeastChannels &&
          s.n * ceil_div(s.p, M) * ceil_div(s.q, M) >= kLeastTiles && 3 * winograd_cost(M, s.p, s.q) <= 2 * 9 * s.p * s.q;
 }
 size_t workspace(const Conv2dBackwardWeightArgs& a, int threads) {
   return static_cast<size_t>(Cut(a.shape, threads).elements(a.shape)) * sizeof(float);
 }
 Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) noexcept {
-  WeightGradient(a, context).run(context);
+  with_winograd_formats(a.dtype, a.dw_dtype, [&]<class S, class O>(S, O) { WeightGradient<S, O>(a, context).run(context); });
   return Status::ok;
 }
 

@@ -28,7 +28,8 @@ struct Columns {
   int64_t step;
 };
 
-// What happens to a finished element: v = alpha * v, + c (old content or earlier depth blocks), + bias, + residual, activation.
+// What happens to a finished element: v = alpha * v, + c (old content or earlier depth blocks), + bias, + residual, activation. A
+// result that is narrower than its sums is rounded before each of the last two, as by ops of their own.
 template <class T>
 struct Epilogue {
   T alpha = 1;
@@ -64,8 +65,8 @@ __attribute__((noinline)) void finish_tile(typename V::T* const* sums, C* const*
       if (e.add) v = load<V>(c_rows[i] + j, lanes) + v;
       if (e.last) {
         if (e.bias) v = v + load<V>(e.bias + j, lanes);
-        if (e.residual) v = v + load_residual<V>(c_rows[i] + j, e.residual, lanes);
-        if (e.activation != Activation::none) v = activate(e.activation, v);
+        if (e.residual) v = rounded<C>(v) + load_residual<V>(c_rows[i] + j, e.residual, lanes);
+        if (e.activation != Activation::none) v = activate(e.activation, rounded<C>(v));
       }
       store(c_rows[i] + j, v, lanes);
     });

@@ -28,7 +28,8 @@ struct MatrixView {
 
 // ---------------------------------------------------------------------------------------------------------- epilogue
 
-// What happens to a sum on its way to memory, as on the CPU: alpha, bias, residual and what c had, activation, one rounding.
+// What happens to a sum on its way to memory, as on the CPU: alpha, what c had and bias, residual, activation; rounded before
+// each of the last two as by ops of their own.
 template <class S, class C>
 struct Epilogue {
   C* c;
@@ -39,6 +40,11 @@ struct Epilogue {
   Activation activation;
   bool accumulate;
 
+  template <class V>
+  SMELT_WORD static V rounded(V v) {
+    if constexpr (sizeof(C) == sizeof(v.v)) return v;
+    return V::set(from_storage(to_storage<C>(static_cast<Compute<C>>(v.v))));
+  }
   template <class T>
   SMELT_WORD void write(int64_t batch, int64_t row, int64_t column, T sum) const {
     using V = One<T>;
@@ -46,9 +52,9 @@ struct Epilogue {
     V v = V::set(sum);
     if (alpha != 1) v = v * V::set(static_cast<T>(alpha));
     if (bias) v = v + V::set(static_cast<T>(from_storage(bias[batch * bias_stride + column])));
-    if (residual) v = v + V::set(static_cast<T>(from_storage(residual[at])));
     if (accumulate) v = V::set(static_cast<T>(from_storage(c[at]))) + v;
-    if (activation != Activation::none) v = activate(activation, v);
+    if (residual) v = rounded(v) + V::set(static_cast<T>(from_storage(residual[at])));
+    if (activation != Activation::none) v = activate(activation, rounded(v));
     c[at] = to_storage<C>(static_cast<Compute<C>>(v.v));
   }
 };

@@ -92,7 +92,7 @@ __global__ void batch_norm_apply(BatchNormArgs a) {
     const int64_t i = first + j;
     const T scale = static_cast<const T*>(a.rstd)[i] * static_cast<const T*>(a.weight)[i];
     T v = std::fma(from_storage(x.e[j]) - static_cast<const T*>(a.mean)[i], scale, static_cast<const T*>(a.bias)[i]);
-    if (a.residual) v += from_storage(residual.e[j]);
+    if (a.residual) v = from_storage(to_storage<S>(v)) + from_storage(residual.e[j]);
     if (a.activation == Activation::relu) v = max_nan(One<T>::set(v), One<T>::zero()).v;
     y.e[j] = to_storage<S>(v);
   }

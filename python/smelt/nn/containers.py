@@ -115,9 +115,7 @@ class Residual(Module):
             return self._sum(self.body(x), self._around(x))
         y = _run(self.body._items()[:-1], x)
         around = self._around(x)
-        if (
-            y.dtype != around.dtype or y.shape != around.shape or y.dtype.itemsize == 2
-        ):  # a half is rounded before the sum
+        if y.dtype != around.dtype or y.shape != around.shape:
             return self._sum(last(y), around)
         total: Tensor = last._call(last._ending, y, self.activation, around)
         return total
@@ -201,7 +199,7 @@ def _run(items: Sequence[Any], x: Any) -> Any:
             parts = (module.body(x), x) if around is None else (module._behind_norm(x), around)
         elif around is not None:
             x = module._sum(module._behind_norm(x), around)
-        elif follower is not None and (name := fusion.ending(module, follower)) and fusion.keeps_bits(name, x):
+        elif follower is not None and (name := fusion.ending(module, follower)):
             x = module._call(module._ending, x, name)
             at += 1
         else:

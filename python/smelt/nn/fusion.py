@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .. import _core
 from .activations import GELU, ReLU, Sigmoid, SiLU, Tanh
 from .layers import Conv1d, Conv2d, Linear
 from .module import Module
@@ -70,11 +69,6 @@ def ending(layer: Any, follower: Any) -> str | None:
     if name is None or (kind in _BATCH_NORMS and name != "relu"):
         return None
     return name if layer.activation is None and is_plain(layer) and is_plain(follower) else None
-
-
-def keeps_bits(activation: str, x: Any) -> bool:
-    """Whether an activation of sums has the bits of one of the stored result: halves are rounded between, as ReLU allows."""
-    return activation == "relu" or (x.dtype.itemsize > 2 and _core.autocast_dtype().itemsize > 2)
 
 
 def takes_residual(layer: Any) -> bool:

@@ -152,7 +152,9 @@ def torch_steps(
     """
     torch: Any = importlib.import_module("torch")
     dynamo: Any = importlib.import_module("torch._dynamo")
-    dynamo.config.recompile_limit = 64  # beyond it a compiled step quietly becomes an eager one; each configuration counts
+    dynamo.config.recompile_limit = (
+        64  # beyond it a compiled step quietly becomes an eager one; each configuration counts
+    )
 
     x, y = batch(name, rows)
     base = peers.build(model)

@@ -193,8 +193,8 @@ class WinogradLayer {
   S* zeros;
 };
 
-// Below so many channels or tiles the transforms cost more than the products save.
-constexpr int64_t kLeastChannels = 24, kLeastTiles = 24;
+// Below so many tiles the transforms cost more than the products save.
+constexpr int64_t kLeastTiles = 24;
 bool pays(const ConvShape& s, int64_t p, int64_t q, int m) {
   return winograd_fits(s) && s.c >= kLeastChannels && s.k >= kLeastChannels && s.n * ceil_div(p, m) * ceil_div(q, m) >= kLeastTiles;
 }

@@ -145,6 +145,9 @@ struct Square {
 // one set of the cache.
 inline int64_t place_pitch(int64_t elements) { return (round_up(elements, 16) / 16 | 1) * 16; }
 
+// Below so many channels the transforms cost more than the products save; products of pairs cost less.
+constexpr int64_t kLeastChannels = kIsa == Isa::avx512bf16 ? 48 : 24;
+
 // Multiplications of each output that the products of F(MxM) cost, times all.
 inline int64_t winograd_cost(int m, int64_t p, int64_t q) { return ceil_div(p, m) * ceil_div(q, m) * (m + 2) * (m + 2); }
 inline bool winograd_fits(const ConvShape& s) {

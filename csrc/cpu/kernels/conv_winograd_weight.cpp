@@ -137,9 +137,9 @@ class WeightGradient {
   S* zeros;
 };
 
-// Below so many channels or tiles, or where tiles reach far beyond the picture, the transforms cost more than the products save.
+// Below so many tiles, or where tiles reach far beyond the picture, the transforms cost more than the products save.
 // F(2x2) would save little, and rounds a little more than the plain kernel here.
-constexpr int64_t kLeastChannels = 24, kLeastTiles = 24;
+constexpr int64_t kLeastTiles = 24;
 bool takes(const Conv2dBackwardWeightArgs& a) {
   const ConvShape& s = a.shape;
   return winograd_takes(a.dtype, a.dw_dtype) && winograd_fits(s) && s.c >= kLeastChannels && s.k >= kLeastChannels &&

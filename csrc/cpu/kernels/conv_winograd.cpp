@@ -11,8 +11,8 @@ namespace smelt {
 namespace {
 
 using F = Tile<VecF>;
-constexpr int64_t kBatch = 48;   // tiles that are multiplied at once
-constexpr int64_t kBlock = 16;   // of the depth, whose filters are packed at once
+constexpr int64_t kBatch = (48 + F::kMr / 2) / F::kMr * F::kMr;  // tiles that are multiplied at once: whole tiles of the product
+constexpr int64_t kBlock = 16;                                    // of the depth, whose filters are packed at once
 
 // One convolution, whichever way round: result (n, p, q, columns) from a picture (n, h, w, depth).
 template <class S, class O>
@@ -51,7 +51,7 @@ struct Cut {
   template <class S, class O>
   Cut(const Layer<S, O>& l, int threads) : tiles(M, l.n, l.p, l.q), panels(ceil_div(l.columns, F::kNr)) {
     const int64_t rounds = max_of(int64_t{1}, ceil_div(tiles.count, kBatch * threads));
-    batch = max_of(int64_t{1}, ceil_div(tiles.count, rounds * threads));
+    batch = round_up(max_of(int64_t{1}, ceil_div(tiles.count, rounds * threads)), int64_t{F::kMr});
     batches = ceil_div(tiles.count, batch);
     by_panels = tiles.count < l.columns && panels >= threads;
     u_pitch = place_pitch(l.depth * F::kNr);

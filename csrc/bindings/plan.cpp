@@ -25,7 +25,10 @@ void register_plan(py::module_& m) {
         return std::make_shared<RecordedStep>(r.finish(outputs));
       });
 
-  py::class_<Arena, Ref<Arena>>(m, "Arena").def(py::init([] { return make_ref<Arena>(); })).def("leave_devices", &Arena::leave_devices);
+  py::class_<Arena, Ref<Arena>>(m, "Arena")
+      .def(py::init([] { return make_ref<Arena>(); }))
+      .def("leave", &Arena::leave)
+      .def("settle", &Arena::settle);
 
   py::class_<Plan, Ref<Plan>>(m, "Plan")
       .def(py::init([](const RecordedStep& step, const Ref<Arena>& arena) { return make_ref<Plan>(step, arena); }))

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -13,18 +14,33 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 
+size_t in_pages(size_t bytes) {
+  static const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  return (bytes + page - 1) / page * page;
+}
+
 void* system_allocate(int, size_t bytes) {
   if (CachingAllocator::kExact) {
     void* exact = nullptr;
     return posix_memalign(&exact, 64, bytes) ? nullptr : exact;
   }
-  const size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-  void* p = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (p && bytes >= kHugePage) madvise(p, bytes, MADV_HUGEPAGE);  // a hint: refusal costs only speed
+  if (bytes < kHugePage) return std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+  // Mapped, so that a release is one: the heap would keep it. More than is needed, for the alignment; the rest goes back.
+  if (bytes > SIZE_MAX - 2 * kHugePage) return nullptr;
+  const size_t whole = in_pages(bytes);
+  void* const mapped = mmap(nullptr, whole + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  const size_t before = -reinterpret_cast<uintptr_t>(mapped) % kHugePage;
+  char* const p = static_cast<char*>(mapped) + before;
+  if (before) munmap(mapped, before);
+  if (before < kHugePage) munmap(p + whole, kHugePage - before);
+  madvise(p, whole, MADV_HUGEPAGE);  // a hint: refusal costs only speed
   return p;
 }
 
-void system_release(int, void* p, size_t) { std::free(p); }
+void system_release(int, void* p, size_t bytes) {
+  CachingAllocator::kExact || bytes < kHugePage ? std::free(p) : static_cast<void>(munmap(p, in_pages(bytes)));
+}
 
 }  // namespace
 

@@ -60,8 +60,18 @@ const Ref<Storage>& Arena::at_least(size_t bytes, Device device) {
   return pieces_.emplace_back(Storage::allocate(bytes, device));
 }
 
-void Arena::leave_devices() {
-  std::erase_if(pieces_, [](const Ref<Storage>& p) { return p->device().kind != DeviceKind::cpu; });
+void Arena::leave() {
+  bool any = false;
+  std::erase_if(pieces_, [&](const Ref<Storage>& p) {
+    const bool much = p->device().kind == DeviceKind::cpu && p->bytes() >= static_cast<size_t>(kMuch);
+    any |= much;
+    return much || p->device().kind != DeviceKind::cpu;
+  });
+  if (any) cpu_allocator().empty_cache();
+}
+
+void Arena::settle() {
+  if (cpu_allocator().stats().cached >= kMuch) cpu_allocator().empty_cache();
 }
 
 Plan::Plan(RecordedStep step, Ref<Arena> arena)

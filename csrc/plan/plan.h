@@ -21,10 +21,13 @@ size_t place_blocks(std::vector<PlacedBlock>& blocks);
 class Arena final : public RefCounted {
  public:
   const Ref<Storage>& at_least(size_t bytes, Device device);
-  // Gives back what is on GPUs, for a step that runs in memory of its own.
-  void leave_devices();
+  // Gives back what is on GPUs, and what is much, for a step that runs in memory of its own.
+  void leave();
+  // What such a step has left in the cache goes back if it is much: replays have the arena.
+  void settle();
 
  private:
+  static constexpr int64_t kMuch = int64_t{64} << 20;
   std::vector<Ref<Storage>> pieces_;
 };
 

@@ -171,7 +171,7 @@ class Recorder:
                 known.compared = 0
                 return kept
         self._key = known
-        self._arena.leave_devices()  # the step takes as much again
+        self._arena.leave()  # the step takes as much again
         return None
 
     def _new(self, key: Any) -> _Key | None:
@@ -191,7 +191,7 @@ class Recorder:
 
     def give_up(self, why: str) -> None:
         """Ends the recording of the step, for good until `retry`."""
-        self._arena.leave_devices()
+        self._arena.leave()
         self.off = why
         self._keys.clear()
         _log.info("%s is not recorded: %s", self.what, why)
@@ -273,6 +273,7 @@ class Recorder:
                 kept.changes = _core.changes()
                 known.misses = 0
                 known.compared += 1
+                self._arena.settle()
                 if known.compared >= MOST_COMPARED:
                     self._end(known, "attributes of modules or modes change before each of its runs")
                 return
@@ -289,6 +290,7 @@ class Recorder:
                     known.plans[-1].last_use = self._runs
                     known.misses = 0
                     self._trim()
+                    self._arena.settle()
                     return
                 break
         known.waiting = [(step, result), *known.waiting[:1]]

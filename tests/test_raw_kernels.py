@@ -112,6 +112,18 @@ def test_pooling_gives_the_bits_of_the_op(rng, maximum):
     same(kernels.pool2d_backward(dy, (7, 6), (3, 2), index=index, stride=2, padding=(1, 0)), t.grad)
 
 
+def test_places_of_maxima_fill_a_byte_up_to_256_pixels_of_a_window(rng):
+    for size, dtype in ((16, np.uint8), (17, np.int32)):
+        x = floats(rng, 2, size, size, 5)
+        y, index = kernels.pool2d(x, size)
+        flat = x.reshape(2, size * size, 5)
+        assert index.dtype == dtype
+        same(index[:, 0, 0], flat.argmax(1).astype(dtype))
+        same(y[:, 0, 0], flat.max(1))
+        dx = kernels.pool2d_backward(np.ones_like(y), (size, size), size, index=index).reshape(flat.shape)
+        same(dx, (np.arange(size * size)[:, None] == flat.argmax(1)[:, None]).astype(F32))
+
+
 def test_normalisation_gives_the_bits_of_the_ops(rng):
     x, w, b, dy = floats(rng, 9, 5), floats(rng, 5), floats(rng, 5), floats(rng, 9, 5)
     tx, tw, tb = (t.requires_grad_() for t in tensors(x, w, b))
@@ -397,7 +409,7 @@ WIDE = np.ones((8, 8), F32)
         (lambda: kernels.conv2d(np.ones((1, 5, 5, 3), F32), np.ones((1, 3, 3, 3), F32), stride=0), ValueError, "stride"),
         (lambda: kernels.pool2d(np.ones((1, 4, 4, 1), F32), 2, padding=2), ValueError, "at most half"),
         (
-            lambda: kernels.pool2d_backward(np.ones((1, 1, 1, 1), F32), (2, 2), 2, index=np.array([[[[4]]]], np.int32)),
+            lambda: kernels.pool2d_backward(np.ones((1, 1, 1, 1), F32), (2, 2), 2, index=np.array([[[[4]]]], np.uint8)),
             IndexError,
             "got 4 at position 0",
         ),

@@ -97,22 +97,33 @@ void forward(const Pool2dArgs& a, Context& context) {
   const bool far = a.index && a.index_dtype == DType::int32;
   const auto pixel = [&](const S* image, const Window& w, int64_t at) {
     S* const y = static_cast<S*>(a.y) + at;
-    if (far) return largest_far(s, image, w, y, static_cast<int32_t*>(a.index) + at);
-    uint8_t* const places = a.index ? static_cast<uint8_t*>(a.index) + at : nullptr;
-    const V scale = V::set(T(1) / static_cast<T>(divisor_of(w, a.count_include_pad)));
-    each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
-      if (!a.max)
-        average_of<n, V>(s, image + c, w, scale, lanes, y + c);
-      else if (places)
+    if (!a.max) {
+      const V scale = V::set(T(1) / static_cast<T>(divisor_of(w, a.count_include_pad)));
+      each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) { average_of<n, V>(s, image + c, w, scale, lanes, y + c); });
+    } else if (far) {
+      largest_far(s, image, w, y, static_cast<int32_t*>(a.index) + at);
+    } else if (a.index) {
+      uint8_t* const places = static_cast<uint8_t*>(a.index) + at;
+      each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
         largest_of<true, n, V>(s, image + c, w, lanes, y + c, places + c);
-      else
+      });
+    } else {
+      each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
         largest_of<false, n, V>(s, image + c, w, lanes, y + c, nullptr);
-    });
+      });
+    }
   };
   parallel_for(context, s.n * s.p, max_of(int64_t{1}, kGrain / max_of(s.q * s.c, int64_t{1})), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const S* const image = static_cast<const S*>(a.x) + row / s.p * s.h * s.w * s.c;
-      for (int64_t q = 0; q < s.q; ++q) pixel(image, window(s, row % s.p, q), (row * s.q + q) * s.c);
+      Window w;
+      int64_t rows, columns;
+      window_axis(s, 0, row % s.p, s.h, s.p, &w.y0, &w.y1, &rows);
+      for (int64_t q = 0; q < s.q; ++q) {
+        window_axis(s, 1, q, s.w, s.q, &w.x0, &w.x1, &columns);
+        w.padded = rows * columns;
+        pixel(image, w, (row * s.q + q) * s.c);
+      }
     }
   });
 }
@@ -203,8 +214,69 @@ void backward(const Pool2dBackwardArgs& a, Context& context) {
   });
 }
 
+// Windows side by side, whose pixels have no other window: each gives its own what comes back. Pixels behind the last get zeros.
+bool side_by_side(const Pool2dBackwardArgs& a) {
+  const PoolShape& s = a.shape;
+  return !s.adaptive && s.stride[0] == s.kernel[0] && s.stride[1] == s.kernel[1] && s.pad[0] == 0 && s.pad[1] == 0 &&
+         (!a.max || a.index_dtype == DType::uint8);
+}
+
+template <int n, class V, class S>
+inline void give_back(const Pool2dBackwardArgs& a, const S* dy, const uint8_t* places, int lanes, S* dx) {
+  using T = typename V::T;
+  const PoolShape& s = a.shape;
+  const V scale = V::set(T(1) / static_cast<T>(s.kernel[0] * s.kernel[1]));
+  V g[n], place[n];
+  for (int k = 0; k < n; ++k) {
+    g[k] = load<V>(dy + k * V::W, lanes);
+    if (a.max)
+      place[k] = load_places<V>(places + k * V::W, lanes);
+    else
+      g[k] = g[k] * scale;
+  }
+  int64_t at = 0;
+  for (int64_t h = 0; h < s.kernel[0]; ++h)
+    for (int64_t x = 0; x < s.kernel[1]; ++x, ++at) {
+      S* const pixel = dx + (h * s.w + x) * s.c;
+      const V here = V::set(static_cast<T>(at));
+      for (int k = 0; k < n; ++k) {
+        V d = a.max ? select(place[k] == here, g[k], V::zero()) : g[k];
+        if (a.accumulate) d = load<V>(pixel + k * V::W, lanes) + d;
+        store(pixel + k * V::W, d, lanes);
+      }
+    }
+}
+
+template <class S>
+void backward_side_by_side(const Pool2dBackwardArgs& a, Context& context) {
+  using V = Vec<S>;
+  const PoolShape& s = a.shape;
+  const int64_t rows = s.kernel[0], columns = s.kernel[1], pitch = s.w * s.c;
+  const auto clear = [&](S* dx, int64_t count) {
+    if (!a.accumulate) __builtin_memset(dx, 0, static_cast<size_t>(count) * sizeof(S));
+  };
+  parallel_for(context, s.n * s.p, max_of(int64_t{1}, kGrain / max_of(rows * pitch, int64_t{1})), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t p = row % s.p;
+      S* const first = static_cast<S*>(a.dx) + (row / s.p * s.h + p * rows) * pitch;
+      for (int64_t q = 0; q < s.q; ++q) {
+        const int64_t at = (row * s.q + q) * s.c;
+        const S* const dy = static_cast<const S*>(a.dy) + at;
+        const uint8_t* const places = a.max ? static_cast<const uint8_t*>(a.index) + at : nullptr;
+        S* const dx = first + q * columns * s.c;
+        each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
+          give_back<n, V>(a, dy + c, a.max ? places + c : nullptr, lanes, dx + c);
+        });
+      }
+      for (int64_t h = 0; h < rows; ++h) clear(first + h * pitch + s.q * columns * s.c, (s.w - s.q * columns) * s.c);
+      if (p == s.p - 1) clear(first + rows * pitch, (s.h - s.p * rows) * pitch);
+    }
+  });
+}
+
 Status pool2d_backward(const Pool2dBackwardArgs& a, Context& context) noexcept {
-  with_floating(a.dtype, [&]<class S>(S) { backward<S>(a, context); });
+  const bool simple = side_by_side(a);
+  with_floating(a.dtype, [&]<class S>(S) { simple ? backward_side_by_side<S>(a, context) : backward<S>(a, context); });
   return Status::ok;
 }
 

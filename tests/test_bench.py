@@ -59,6 +59,16 @@ SMALL = {
     "attention": ["2x2x9x5-causal", "1x4x33x16-kv2"],
     "optim": ["1000"],
     "norm": ["5x33"],
+    "memory": [
+        "max_pool2d:2x7x6x5/3,2,1",
+        "avg_pool2d:2x6x6x17/2,2,0",
+        "embedding:11x7+5x6",
+        "permute:5x3x9/2,0,1",
+        "concat:3x4+3x5/1",
+        "sum:7x33/0",
+        "mean:2x5x3/1",
+        "max:7x33/1",
+    ],
     "step": ["mlp"],
 }
 
@@ -254,8 +264,8 @@ def test_the_list(capsys):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ([], "a suite is needed: gemm, conv, attention, optim, norm, step"),
-        (["no"], "SUITE must be one of gemm, conv, attention, optim, norm, step, got 'no'"),
+        ([], "a suite is needed: gemm, conv, attention, optim, norm, memory, step"),
+        (["no"], "SUITE must be one of gemm, conv, attention, optim, norm, memory, step, got 'no'"),
         (["gemm", "--shape", "3x4"], "--shape must be MxNxK with positive integers, got '3x4'"),
         (["gemm", "--shape", "3x0x4"], "--shape must be MxNxK"),
         (["optim", "--shape", "3x4"], "--shape must be N with"),

@@ -112,6 +112,43 @@ def test_pooling_gives_the_bits_of_the_op(rng, maximum):
     same(kernels.pool2d_backward(dy, (7, 6), (3, 2), index=index, stride=2, padding=(1, 0)), t.grad)
 
 
+def test_places_of_maxima_fill_a_byte_up_to_256_pixels_of_a_window(rng):
+    for size, dtype in ((16, np.uint8), (17, np.int32)):
+        x = floats(rng, 2, size, size, 5)
+        y, index = kernels.pool2d(x, size)
+        flat = x.reshape(2, size * size, 5)
+        assert index.dtype == dtype
+        same(index[:, 0, 0], flat.argmax(1).astype(dtype))
+        same(y[:, 0, 0], flat.max(1))
+        dx = kernels.pool2d_backward(np.ones_like(y), (size, size), size, index=index).reshape(flat.shape)
+        same(dx, (np.arange(size * size)[:, None] == flat.argmax(1)[:, None]).astype(F32))
+
+
+@pytest.mark.parametrize("maximum", [True, False])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 1), (2, 3, 0)])
+def test_gradients_of_pooling_are_added_once_where_wanted(isa, rng, maximum, kernel, stride, padding):
+    x = floats(rng, 2, 7, 9, 19)
+    options = {"stride": stride, "padding": padding}
+    got = kernels.pool2d(x, kernel, max=maximum, **options)
+    y, index = got if maximum else (got, None)
+    dy, held = floats(rng, *y.shape), floats(rng, *x.shape)
+    dx = kernels.pool2d_backward(dy, (7, 9), kernel, index=index, **options)
+    out = held.copy()
+    kernels.pool2d_backward(dy, (7, 9), kernel, index=index, accumulate=True, out=out, **options)
+    same(out, held + dx)
+
+
+def test_rows_of_an_embedding_are_summed_before_they_are_rounded(isa, rng):
+    index = rng.integers(0, 5, 300)
+    dy = smelt.from_numpy(floats(rng, 300, 37)).astype("bfloat16")
+    table = smelt.zeros(7, 37, dtype="bfloat16").requires_grad_()
+    smelt.embedding(smelt.from_numpy(index), table).backward(dy)
+    sums = np.zeros((7, 37), F32)
+    for j, r in enumerate(index):
+        sums[r] += dy.float().numpy()[j]
+    same(table.grad, smelt.from_numpy(sums).astype("bfloat16"))
+
+
 def test_normalisation_gives_the_bits_of_the_ops(rng):
     x, w, b, dy = floats(rng, 9, 5), floats(rng, 5), floats(rng, 5), floats(rng, 9, 5)
     tx, tw, tb = (t.requires_grad_() for t in tensors(x, w, b))
@@ -397,7 +434,7 @@ WIDE = np.ones((8, 8), F32)
         (lambda: kernels.conv2d(np.ones((1, 5, 5, 3), F32), np.ones((1, 3, 3, 3), F32), stride=0), ValueError, "stride"),
         (lambda: kernels.pool2d(np.ones((1, 4, 4, 1), F32), 2, padding=2), ValueError, "at most half"),
         (
-            lambda: kernels.pool2d_backward(np.ones((1, 1, 1, 1), F32), (2, 2), 2, index=np.array([[[[4]]]], np.int32)),
+            lambda: kernels.pool2d_backward(np.ones((1, 1, 1, 1), F32), (2, 2), 2, index=np.array([[[[4]]]], np.uint8)),
             IndexError,
             "got 4 at position 0",
         ),

@@ -265,7 +265,7 @@ struct SortArgs {  // stable; NaN counts as the largest value
 // Reports the first index outside [low, high) that is not `ignore` as Status::index_out_of_range.
 struct CheckIndexArgs {
   SMELT_SLOT(CheckIndexArgs, "check_index");
-  const void* index;  // (n) int32 or int64
+  const void* index;  // (n) uint8, int32 or int64
   int64_t n, low, high, ignore;
   DType dtype;
   const char* what = "index";  // for the message
@@ -287,20 +287,23 @@ struct TakeArgs {  // y[o, j, i] = x[o, index[j], i]
   }
 };
 
-// dx[o, index[j], i] += dy[o, j, i], in the order of j. Assigning instead (`assign`) is x[index] = value.
+// dx[o, r, i] = the sum of dy[o, j, i] over the j with index[j] = r, in their order. Assigning instead (`assign`) is
+// x[index] = value, which leaves the other rows alone.
 struct PutArgs {
   SMELT_SLOT(PutArgs, "put");
   const void* dy;        // (outer, m, inner)
   const int64_t* index;  // (m), in [0, n)
-  void* dx;              // (outer, n, inner), inout
+  void* dx;              // (outer, n, inner)
   int64_t outer, n, m, inner;
   int64_t skip;  // an index that takes no gradient (padding), or -1
   DType dtype;
   bool assign;
-  Work work() const { return {1.0 * outer * m * inner, 3.0 * dtype_size(dtype) * outer * m * inner}; }
+  bool accumulate;  // of an assignment always
+  Work work() const {
+    return {1.0 * outer * m * inner, 1.0 * dtype_size(dtype) * outer * inner * (accumulate ? 3 * m : m + n)};
+  }
   static constexpr auto buffers() {
-    return std::array{SMELT_IN(PutArgs, dy), SMELT_IN(PutArgs, index),
-                      BufferField{"dx", offsetof(PutArgs, dx), Access::inout, false, -1}};
+    return std::array{SMELT_IN(PutArgs, dy), SMELT_IN(PutArgs, index), SMELT_GRAD(PutArgs, dx, accumulate)};
   }
 };
 
@@ -445,15 +448,26 @@ struct PoolShape {
   bool operator==(const PoolShape&) const = default;
   double inputs() const { return 1.0 * n * h * w * c; }
   double elements() const { return inputs() + 1.0 * n * p * q * c; }
+  // The most pixels of the image in a window, and the type of a place among them.
+  int64_t window_pixels() const {
+    const auto most = [this](int axis, int64_t extent, int64_t out) {
+      const int64_t size = adaptive ? (out ? extent / out : 0) + 2 : kernel[axis];
+      return size < extent ? size : extent;
+    };
+    return most(0, h, p) * most(1, w, q);
+  }
+  DType index_dtype() const { return window_pixels() <= 256 ? DType::uint8 : DType::int32; }
 };
 
 struct Pool2dArgs {
   SMELT_SLOT(Pool2dArgs, "pool2d");
-  const void* x;   // (N, H, W, C)
-  void* y;         // (N, P, Q, C)
-  int32_t* index;  // (N, P, Q, C) h * W + w of the maximum, or null; max only
+  const void* x;  // (N, H, W, C)
+  void* y;        // (N, P, Q, C)
+  void* index;    // (N, P, Q, C) of index_dtype, or null: of each maximum its place among the window's pixels that lie in the
+                  // image, row by row; max only
   PoolShape shape;
   DType dtype;
+  DType index_dtype;  // PoolShape::index_dtype()
   bool max;                // else average
   bool count_include_pad;  // average: padding counts in the divisor
   Work work() const { return {shape.inputs(), dtype_size(dtype) * shape.elements()}; }
@@ -464,11 +478,12 @@ struct Pool2dArgs {
 
 struct Pool2dBackwardArgs {
   SMELT_SLOT(Pool2dBackwardArgs, "pool2d_backward");
-  const void* dy;        // (N, P, Q, C)
-  const int32_t* index;  // (N, P, Q, C); max only
-  void* dx;              // (N, H, W, C)
+  const void* dy;     // (N, P, Q, C)
+  const void* index;  // (N, P, Q, C) of index_dtype; max only
+  void* dx;           // (N, H, W, C)
   PoolShape shape;
   DType dtype;
+  DType index_dtype;
   bool max;
   bool count_include_pad;
   bool accumulate;

@@ -34,6 +34,21 @@ SMELT_INLINE Window window(const PoolShape& s, int64_t p, int64_t q) {
   return w;
 }
 
+// The windows [*first, *last] that cover pixel i of an axis.
+SMELT_INLINE void covering(const PoolShape& s, int axis, int64_t i, int64_t extent, int64_t out, int64_t* first, int64_t* last) {
+  if (s.adaptive) {
+    *first = i * out / extent;
+    *last = ceil_div((i + 1) * out, extent) - 1;
+    return;
+  }
+  const int64_t before = i + s.pad[axis] - s.kernel[axis];
+  *first = before < 0 ? 0 : before / s.stride[axis] + 1;
+  *last = min_of((i + s.pad[axis]) / s.stride[axis], out - 1);
+}
+
+// The place of pixel (h, x) among those of a window.
+SMELT_INLINE int64_t place_of(const Window& w, int64_t h, int64_t x) { return (h - w.y0) * (w.x1 - w.x0) + x - w.x0; }
+
 SMELT_INLINE int64_t divisor_of(const Window& w, bool count_include_pad) {
   return count_include_pad ? w.padded : max_of((w.y1 - w.y0) * (w.x1 - w.x0), int64_t{1});
 }

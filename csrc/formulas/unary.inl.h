@@ -45,7 +45,7 @@ SMELT_INLINE V apply(V x, V a, V b) {
   if constexpr (op == UnaryOp::relu) return max_nan(x, V::zero());
   if constexpr (op == UnaryOp::leaky_relu) return select(x < V::zero(), x * a, x);
   if constexpr (op == UnaryOp::elu) return select(x < V::zero(), a * expm1(x), x);
-  if constexpr (op == UnaryOp::gelu) return x * below(x, normal(x).tail);
+  if constexpr (op == UnaryOp::gelu) return gelu(x);
   if constexpr (op == UnaryOp::gelu_tanh) {
     const V inner = c<V>(kGeluTanhScale) * fma(c<V>(kGeluTanhCubic) * x * x, x, x);
     return c<V>(0.5) * x * (c<V>(1) + tanh(inner));
@@ -77,10 +77,7 @@ SMELT_INLINE V derivative(V s, V a, V b) {
   if constexpr (op == UnaryOp::relu) return select(zero < s, one, select(is_nan(s), s, zero));
   if constexpr (op == UnaryOp::leaky_relu) return select(s < zero, a, one);
   if constexpr (op == UnaryOp::elu) return select(s < zero, a * exp(s), one);
-  if constexpr (op == UnaryOp::gelu) {
-    const Normal<V> n = normal(s);
-    return select(is_nan(s), s, fma(max(min(s, c<V>(14)), c<V>(-14)), n.density, below(s, n.tail)));
-  }
+  if constexpr (op == UnaryOp::gelu) return gelu_slope(s);
   if constexpr (op == UnaryOp::gelu_tanh) {
     const V inner = c<V>(kGeluTanhScale) * fma(c<V>(kGeluTanhCubic) * s * s, s, s);
     const V t = tanh(inner);

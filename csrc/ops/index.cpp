@@ -22,10 +22,9 @@ struct TakeNode final : Node {
     const Tensor dy = g.dy(), position = index.get();
     const AxisView view(g.input_shape(0), axis);
     const GradTarget dx = g.target(0);
-    if (!dx.accumulate) fill_zero(dx.tensor);
     launch(PutArgs{.dy = dy.data(), .index = position.as<int64_t>(), .dx = dx.tensor.data(), .outer = view.outer,
                    .n = view.n, .m = position.numel(), .inner = view.inner, .skip = skip, .dtype = dy.dtype(),
-                   .assign = false},
+                   .assign = false, .accumulate = dx.accumulate},
            dy.device());
   }
   void free_saved() override { index = {}; }
@@ -182,7 +181,8 @@ void put(const Tensor& y, const Tensor& index_in, const Tensor& values_in) {
   if (&values.storage() == &y.storage()) values = copy(values);
   y.storage().bump_version();
   launch(PutArgs{.dy = values.data(), .index = index.as<int64_t>(), .dx = y.data(), .outer = 1, .n = view.n,
-                 .m = index.numel(), .inner = view.inner, .skip = -1, .dtype = y.dtype(), .assign = true},
+                 .m = index.numel(), .inner = view.inner, .skip = -1, .dtype = y.dtype(), .assign = true,
+                 .accumulate = true},
          y.device());
 }
 

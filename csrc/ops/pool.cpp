@@ -11,8 +11,8 @@ struct PoolNode final : Node {
   void backward(GradContext& g) override {
     const Tensor dy = g.dy(), position = index.get();
     const GradTarget dx = g.target(0);
-    launch(Pool2dBackwardArgs{.dy = dy.data(), .index = position ? position.as<int32_t>() : nullptr,
-                              .dx = dx.tensor.data(), .shape = args.shape, .dtype = args.dtype, .max = args.max,
+    launch(Pool2dBackwardArgs{.dy = dy.data(), .index = position ? position.data() : nullptr, .dx = dx.tensor.data(),
+                              .shape = args.shape, .dtype = args.dtype, .index_dtype = args.index_dtype, .max = args.max,
                               .count_include_pad = args.count_include_pad, .accumulate = dx.accumulate},
            dy.device());
   }
@@ -24,9 +24,9 @@ struct PoolNode final : Node {
 Tensor run_pool(const char* op, const Tensor& x, const PoolShape& shape, bool max, bool count_include_pad) {
   Tensor y = empty(Shape{shape.n, shape.p, shape.q, shape.c}, x.dtype(), x.device());
   const bool grad = needs_grad(x);
-  Tensor index = max && grad ? empty(y.shape(), DType::int32, x.device()) : Tensor();
-  const Pool2dArgs args{.x = x.data(), .y = y.data(), .index = index ? index.as<int32_t>() : nullptr, .shape = shape,
-                        .dtype = x.dtype(), .max = max, .count_include_pad = count_include_pad};
+  Tensor index = max && grad ? empty(y.shape(), shape.index_dtype(), x.device()) : Tensor();
+  const Pool2dArgs args{.x = x.data(), .y = y.data(), .index = index ? index.data() : nullptr, .shape = shape,
+                        .dtype = x.dtype(), .index_dtype = shape.index_dtype(), .max = max, .count_include_pad = count_include_pad};
   launch(args, x.device());
   if (grad) attach(make_ref<PoolNode>(op, args, index), {&x}, {&y});
   return y;

@@ -36,9 +36,9 @@ def away(*points):
 
 
 def _gelu(given, y, u):
-    # The tail of the normal distribution is at most 1/2: 5 units from its polynomial, 1 from exponential, correction and
-    # product together, so 3 units of 1; the rounding of 1 - tail and the last product are in ulp(y). Of 1 + tanh: 2, 2.7 and
-    # 1, half of that times x.
+    # The tail of the normal distribution is at most 1/2: 1 unit of 1 from its logarithm's polynomial and the rounding of that
+    # logarithm, 1/2 from the exponential, in float64 1 from erf; the rounding of the result is in ulp(y). Of 1 + tanh: 2, 2.7
+    # and 1, half of that times x.
     return 3 * u * np.abs(given[0]) + ulp(y, u) + FLUSHED * (u > 2.0**-53)
 
 

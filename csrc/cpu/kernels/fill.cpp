@@ -120,20 +120,53 @@ void add_row(const T* x, int64_t x_step, T* y, int64_t y_step, int64_t n) {
     y[i * y_step] = to_storage<T>(from_storage(y[i * y_step]) + from_storage(x[i * x_step]));
 }
 
-// Swaps two axes block by block so that both sides stay in cache: y[j, i] = x[i, j].
+// Swaps two axes, y[j, i] = x[i, j], by columns of x that fill a line of the cache: each line of x is read once, and the rows
+// of y grow side by side. Words of 32 bits go through registers in squares.
 template <class T>
 void transpose_block(const T* x, int64_t x_row, T* y, int64_t y_row, int64_t rows, int64_t columns) {
-  constexpr int64_t kBlock = 16;
-  for (int64_t i0 = 0; i0 < rows; i0 += kBlock)
-    for (int64_t j0 = 0; j0 < columns; j0 += kBlock) {
-      const int64_t i1 = min_of(i0 + kBlock, rows), j1 = min_of(j0 + kBlock, columns);
-      for (int64_t j = j0; j < j1; ++j)
-        for (int64_t i = i0; i < i1; ++i) y[j * y_row + i] = x[i * x_row + j];
+  constexpr int64_t kLine = 64 / sizeof(T), kSquare = kTransposeBlock;
+  const auto one_by_one = [&](int64_t i0, int64_t i1, int64_t j0, int64_t j1) {
+    for (int64_t j = j0; j < j1; ++j)
+      for (int64_t i = i0; i < i1; ++i) y[j * y_row + i] = x[i * x_row + j];
+  };
+  for (int64_t j0 = 0; j0 < columns; j0 += kLine) {
+    const int64_t j1 = min_of(j0 + kLine, columns);
+    int64_t i = 0;
+    if constexpr (sizeof(T) == 4) {
+      const int64_t squares = j0 + (j1 - j0) / kSquare * kSquare;
+      for (; i + kSquare <= rows; i += kSquare) {
+        for (int64_t j = j0; j < squares; j += kSquare)
+          transpose_square(x + i * x_row + j, x_row * 4, reinterpret_cast<float*>(y + j * y_row + i), y_row);
+        one_by_one(i, i + kSquare, squares, j1);
+      }
     }
+    for (; i < rows; i += kLine) one_by_one(i, min_of(i + kLine, rows), j0, j1);
+  }
+}
+
+// The axes before the last in an order in which the one whose elements of x are neighbours stands behind the others, so that it
+// and the last are swapped block by block.
+void neighbours_last(CopyArgs* a) {
+  const int middle = a->rank - 2;
+  if (middle < 1 || a->x_stride[middle + 1] == 1 || a->y_stride[middle + 1] != 1) return;
+  for (int i = 0; i < middle; ++i) {
+    if (a->x_stride[i] != 1 || a->shape[i] == 1) continue;
+    const auto exchange = [&](int64_t* values) {
+      const int64_t kept = values[i];
+      values[i] = values[middle];
+      values[middle] = kept;
+    };
+    exchange(a->shape);
+    exchange(a->x_stride);
+    exchange(a->y_stride);
+    return;
+  }
 }
 
 template <class T>
-void copy_all(const CopyArgs& a, Context& context) {
+void copy_all(const CopyArgs& given, Context& context) {
+  CopyArgs a = given;
+  neighbours_last(&a);
   const int rank = a.rank;
   const auto* x = static_cast<const T*>(a.x);
   auto* y = static_cast<T*>(a.y);

@@ -1,4 +1,5 @@
-// Max and average pooling over channels-last images: channels are the vector axis.
+// Max and average pooling over channels-last images: channels are the vector axis. Each element of a result is written once,
+// from sums in registers.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
 #include "formulas/pool.inl.h"
@@ -6,76 +7,125 @@
 namespace smelt {
 namespace {
 
-// Keeps the larger of best and x and where it was; a NaN beats everything, the first one stays.
-template <class S>
-void keep_max(const S* __restrict x, S* __restrict best, int32_t* __restrict where, int32_t at, int64_t c) {
-  for (int64_t i = 0; i < c; ++i) {
-    const auto v = from_storage(x[i]), b = from_storage(best[i]);
-    const bool better = (v > b) | ((v != v) & (b == b));
-    best[i] = better ? x[i] : best[i];
-    where[i] = better ? at : where[i];
-  }
-}
-template <class S>
-void keep_max(const S* x, S* best, int64_t c) {
-  each_vector<Vec<S>>(c, [&](int64_t i, int lanes) {
-    store(best + i, max_nan(load<Vec<S>>(best + i, lanes), load<Vec<S>>(x + i, lanes)), lanes);
-  });
+constexpr int64_t kGrain = 16384;  // elements
+
+// Calls f(count, first channel, lanes of each vector) for runs of four, two and one vectors of channels, which stay in registers.
+template <int n>
+struct Vectors {
+  static constexpr int count = n;
+};
+template <class V, class F>
+inline void each_run(int64_t channels, const F& f) {
+  constexpr int64_t kWidth = V::W;
+  int64_t c = 0;
+  for (; c + 4 * kWidth <= channels; c += 4 * kWidth) f(Vectors<4>{}, c, V::W);
+  for (; c + 2 * kWidth <= channels; c += 2 * kWidth) f(Vectors<2>{}, c, V::W);
+  for (; c < channels; c += kWidth) f(Vectors<1>{}, c, static_cast<int>(min_of(channels - c, kWidth)));
 }
 
+// Places in windows of at most 256 pixels fill a byte and are exact in every number that is computed with; larger ones are compared
+// one by one.
+template <class V>
+V load_places(const uint8_t* p, int lanes) {
+  return lanes == V::W ? V::load_bytes(p) : V::load_bytes(p, lanes);
+}
+
+// The first of the largest pixels of a window, a NaN being larger than any number.
+template <bool kPlaces, int n, class V, class S>
+inline void largest_of(const PoolShape& s, const S* image, const Window& w, int lanes, S* y, uint8_t* places) {
+  const S* const first = image + (w.y0 * s.w + w.x0) * s.c;
+  V best[n], place[n];
+  for (int k = 0; k < n; ++k) {
+    best[k] = load<V>(first + k * V::W, lanes);
+    place[k] = V::zero();
+  }
+  int64_t at = 0;
+  for (int64_t h = w.y0; h < w.y1; ++h)
+    for (int64_t x = w.x0; x < w.x1; ++x, ++at) {
+      const S* const pixel = image + (h * s.w + x) * s.c;
+      const V here = V::set(static_cast<typename V::T>(at));
+      for (int k = 0; k < n; ++k) {
+        const V v = load<V>(pixel + k * V::W, lanes);
+        const typename V::Mask better = (!(v <= best[k])) & (best[k] == best[k]);
+        best[k] = select(better, v, best[k]);
+        if constexpr (kPlaces) place[k] = select(better, here, place[k]);
+      }
+    }
+  for (int k = 0; k < n; ++k) {
+    store(y + k * V::W, best[k], lanes);
+    if constexpr (kPlaces)
+      lanes == V::W ? place[k].store_bytes(places + k * V::W) : place[k].store_bytes(places + k * V::W, lanes);
+  }
+}
+
+// The same with places of 32 bits.
 template <class S>
-void pool_max(const PoolShape& s, const S* image, const Window& w, S* y, int32_t* index) {
-  const int64_t first = w.y0 * s.w + w.x0;
-  for (int64_t i = 0; i < s.c; ++i) y[i] = image[first * s.c + i];
-  for (int64_t i = 0; index && i < s.c; ++i) index[i] = static_cast<int32_t>(first);
+void largest_far(const PoolShape& s, const S* image, const Window& w, S* y, int32_t* places) {
+  for (int64_t i = 0; i < s.c; ++i) {
+    S best = image[(w.y0 * s.w + w.x0) * s.c + i];
+    int32_t place = 0, at = 0;
+    for (int64_t h = w.y0; h < w.y1; ++h)
+      for (int64_t x = w.x0; x < w.x1; ++x, ++at) {
+        const S stored = image[(h * s.w + x) * s.c + i];
+        const auto v = from_storage(stored), b = from_storage(best);
+        if (v <= b || b != b) continue;
+        best = stored;
+        place = at;
+      }
+    y[i] = best;
+    places[i] = place;
+  }
+}
+
+template <int n, class V, class S>
+inline void average_of(const PoolShape& s, const S* image, const Window& w, V scale, int lanes, S* y) {
+  V acc[n];
+  for (V& v : acc) v = V::zero();
   for (int64_t h = w.y0; h < w.y1; ++h)
     for (int64_t x = w.x0; x < w.x1; ++x) {
-      const int64_t at = h * s.w + x;
-      if (index)
-        keep_max(image + at * s.c, y, index, static_cast<int32_t>(at), s.c);
-      else
-        keep_max(image + at * s.c, y, s.c);
+      const S* const pixel = image + (h * s.w + x) * s.c;
+      for (int k = 0; k < n; ++k) acc[k] = acc[k] + load<V>(pixel + k * V::W, lanes);
     }
-}
-
-template <class S>
-void pool_average(const PoolShape& s, const S* image, const Window& w, int64_t divisor, S* y) {
-  using V = Vec<S>;
-  using T = typename V::T;
-  constexpr int64_t kChannels = 256;
-  const V scale = V::set(T(1) / static_cast<T>(divisor));
-  for (int64_t first = 0; first < s.c; first += kChannels) {
-    const int64_t count = min_of(s.c - first, kChannels);
-    T sum[kChannels] = {};
-    for (int64_t h = w.y0; h < w.y1; ++h)
-      for (int64_t x = w.x0; x < w.x1; ++x) {
-        const S* pixel = image + (h * s.w + x) * s.c + first;
-        each_vector<V>(count, [&](int64_t i, int lanes) {
-          store(sum + i, load<V>(sum + i, lanes) + load<V>(pixel + i, lanes), lanes);
-        });
-      }
-    each_vector<V>(count, [&](int64_t i, int lanes) { store(y + first + i, load<V>(sum + i, lanes) * scale, lanes); });
-  }
+  for (int k = 0; k < n; ++k) store(y + k * V::W, acc[k] * scale, lanes);
 }
 
 template <class S>
 void forward(const Pool2dArgs& a, Context& context) {
+  using V = Vec<S>;
+  using T = typename V::T;
   const PoolShape& s = a.shape;
-  parallel_for(context, s.n * s.p, max_of(int64_t{1}, 32768 / max_of(s.q * s.c * 4, int64_t{1})),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t row = begin; row < end; ++row) {
-                   const S* image = static_cast<const S*>(a.x) + row / s.p * s.h * s.w * s.c;
-                   for (int64_t q = 0; q < s.q; ++q) {
-                     const Window w = window(s, row % s.p, q);
-                     const int64_t at = (row * s.q + q) * s.c;
-                     S* y = static_cast<S*>(a.y) + at;
-                     if (a.max)
-                       pool_max(s, image, w, y, a.index ? a.index + at : nullptr);
-                     else
-                       pool_average(s, image, w, divisor_of(w, a.count_include_pad), y);
-                   }
-                 }
-               });
+  const bool far = a.index && a.index_dtype == DType::int32;
+  const auto pixel = [&](const S* image, const Window& w, int64_t at) {
+    S* const y = static_cast<S*>(a.y) + at;
+    if (!a.max) {
+      const V scale = V::set(T(1) / static_cast<T>(divisor_of(w, a.count_include_pad)));
+      each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) { average_of<n, V>(s, image + c, w, scale, lanes, y + c); });
+    } else if (far) {
+      largest_far(s, image, w, y, static_cast<int32_t*>(a.index) + at);
+    } else if (a.index) {
+      uint8_t* const places = static_cast<uint8_t*>(a.index) + at;
+      each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
+        largest_of<true, n, V>(s, image + c, w, lanes, y + c, places + c);
+      });
+    } else {
+      each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
+        largest_of<false, n, V>(s, image + c, w, lanes, y + c, nullptr);
+      });
+    }
+  };
+  parallel_for(context, s.n * s.p, max_of(int64_t{1}, kGrain / max_of(s.q * s.c, int64_t{1})), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const S* const image = static_cast<const S*>(a.x) + row / s.p * s.h * s.w * s.c;
+      Window w;
+      int64_t rows, columns;
+      window_axis(s, 0, row % s.p, s.h, s.p, &w.y0, &w.y1, &rows);
+      for (int64_t q = 0; q < s.q; ++q) {
+        window_axis(s, 1, q, s.w, s.q, &w.x0, &w.x1, &columns);
+        w.padded = rows * columns;
+        pixel(image, w, (row * s.q + q) * s.c);
+      }
+    }
+  });
 }
 
 Status pool2d(const Pool2dArgs& a, Context& context) noexcept {
@@ -83,53 +133,150 @@ Status pool2d(const Pool2dArgs& a, Context& context) noexcept {
   return Status::ok;
 }
 
-// One image after the other: windows may overlap, and their sums keep the order of the windows. Those of halves are kept in
-// float32 until the image is finished.
-size_t backward_workspace(const Pool2dBackwardArgs& a, int threads) {
-  return dtype_size(a.dtype) == 2 ? static_cast<size_t>(threads * a.shape.h * a.shape.w * a.shape.c) * sizeof(float) : 0;
-}
+// What comes back to one pixel from the windows of rows [p0, p1] and columns [q0, q1], in their order.
+template <class S>
+struct Back {
+  const Pool2dBackwardArgs& a;
+  int64_t n, h, x, p0, p1, q0, q1;
+
+  // f(where dy and index lie, window)
+  template <class F>
+  void each_window(const F& f) const {
+    const PoolShape& s = a.shape;
+    for (int64_t p = p0; p <= p1; ++p) {
+      Window w;
+      int64_t rows, columns;
+      window_axis(s, 0, p, s.h, s.p, &w.y0, &w.y1, &rows);
+      for (int64_t q = q0; q <= q1; ++q) {
+        window_axis(s, 1, q, s.w, s.q, &w.x0, &w.x1, &columns);
+        w.padded = rows * columns;
+        f(((n * s.p + p) * s.q + q) * s.c, w);
+      }
+    }
+  }
+
+  template <int n, class V>
+  void run(int64_t c, int lanes, S* dx) const {
+    using T = typename V::T;
+    V acc[n];
+    for (V& v : acc) v = V::zero();
+    each_window([&](int64_t at, const Window& w) {
+      const S* const dy = static_cast<const S*>(a.dy) + at + c;
+      if (!a.max) {
+        const V scale = V::set(T(1) / static_cast<T>(divisor_of(w, a.count_include_pad)));
+        for (int k = 0; k < n; ++k) acc[k] = fma(load<V>(dy + k * V::W, lanes), scale, acc[k]);
+      } else if (a.index_dtype == DType::uint8) {
+        const uint8_t* const places = static_cast<const uint8_t*>(a.index) + at + c;
+        const V here = V::set(static_cast<T>(place_of(w, h, x)));
+        for (int k = 0; k < n; ++k) {
+          const typename V::Mask hit = load_places<V>(places + k * V::W, lanes) == here;
+          acc[k] = acc[k] + select(hit, load<V>(dy + k * V::W, lanes), V::zero());
+        }
+      } else {
+        const int32_t* const places = static_cast<const int32_t*>(a.index) + at + c;
+        const int64_t here = place_of(w, h, x);
+        for (int k = 0; k < n; ++k) {
+          T g[V::W] = {};
+          for (int i = k * V::W; i < k * V::W + lanes; ++i) g[i - k * V::W] = places[i] == here ? from_storage(dy[i]) : T(0);
+          acc[k] = acc[k] + V::load(g);
+        }
+      }
+    });
+    for (int k = 0; k < n; ++k) {
+      S* const to = dx + c + k * V::W;
+      store(to, a.accumulate ? load<V>(to, lanes) + acc[k] : acc[k], lanes);
+    }
+  }
+};
 
 template <class S>
 void backward(const Pool2dBackwardArgs& a, Context& context) {
   using V = Vec<S>;
+  const PoolShape& s = a.shape;
+  parallel_for(context, s.n * s.h, max_of(int64_t{1}, kGrain / max_of(s.w * s.c, int64_t{1})), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      Back<S> back{.a = a, .n = row / s.h, .h = row % s.h, .x = 0, .p0 = 0, .p1 = 0, .q0 = 0, .q1 = -1};
+      covering(s, 0, back.h, s.h, s.p, &back.p0, &back.p1);
+      for (; back.x < s.w; ++back.x) {
+        int64_t first, last, padded;
+        for (; back.q1 + 1 < s.q; ++back.q1) {
+          window_axis(s, 1, back.q1 + 1, s.w, s.q, &first, &last, &padded);
+          if (back.x < first) break;
+        }
+        for (; back.q0 <= back.q1; ++back.q0) {
+          window_axis(s, 1, back.q0, s.w, s.q, &first, &last, &padded);
+          if (back.x < last) break;
+        }
+        S* const dx = static_cast<S*>(a.dx) + (row * s.w + back.x) * s.c;
+        each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) { back.template run<n, V>(c, lanes, dx); });
+      }
+    }
+  });
+}
+
+// Windows side by side, whose pixels have no other window: each gives its own what comes back. Pixels behind the last get zeros.
+bool side_by_side(const Pool2dBackwardArgs& a) {
+  const PoolShape& s = a.shape;
+  return !s.adaptive && s.stride[0] == s.kernel[0] && s.stride[1] == s.kernel[1] && s.pad[0] == 0 && s.pad[1] == 0 &&
+         (!a.max || a.index_dtype == DType::uint8);
+}
+
+template <int n, class V, class S>
+inline void give_back(const Pool2dBackwardArgs& a, const S* dy, const uint8_t* places, int lanes, S* dx) {
   using T = typename V::T;
   const PoolShape& s = a.shape;
-  const int64_t size = s.h * s.w * s.c;
-  parallel_chunks(context, s.n, [&](int64_t n, int thread) {
-    S* dx = static_cast<S*>(a.dx) + n * size;
-    T* image;
-    if constexpr (is_real<S>)
-      image = dx;
+  const V scale = V::set(T(1) / static_cast<T>(s.kernel[0] * s.kernel[1]));
+  V g[n], place[n];
+  for (int k = 0; k < n; ++k) {
+    g[k] = load<V>(dy + k * V::W, lanes);
+    if (a.max)
+      place[k] = load_places<V>(places + k * V::W, lanes);
     else
-      image = static_cast<T*>(context.workspace) + thread * size;
-    for (int64_t i = 0; !(is_real<S> && a.accumulate) && i < size; ++i) image[i] = 0;
-    for (int64_t out = 0; out < s.p * s.q; ++out) {
-      const int64_t at = (n * s.p * s.q + out) * s.c;
-      const S* dy = static_cast<const S*>(a.dy) + at;
-      if (a.max) {
-        for (int64_t i = 0; i < s.c; ++i) image[a.index[at + i] * s.c + i] += from_storage(dy[i]);
-        continue;
+      g[k] = g[k] * scale;
+  }
+  int64_t at = 0;
+  for (int64_t h = 0; h < s.kernel[0]; ++h)
+    for (int64_t x = 0; x < s.kernel[1]; ++x, ++at) {
+      S* const pixel = dx + (h * s.w + x) * s.c;
+      const V here = V::set(static_cast<T>(at));
+      for (int k = 0; k < n; ++k) {
+        V d = a.max ? select(place[k] == here, g[k], V::zero()) : g[k];
+        if (a.accumulate) d = load<V>(pixel + k * V::W, lanes) + d;
+        store(pixel + k * V::W, d, lanes);
       }
-      const Window w = window(s, out / s.q, out % s.q);
-      const V scale = V::set(T(1) / static_cast<T>(divisor_of(w, a.count_include_pad)));
-      for (int64_t h = w.y0; h < w.y1; ++h)
-        for (int64_t x = w.x0; x < w.x1; ++x) {
-          T* pixel = image + (h * s.w + x) * s.c;
-          each_vector<V>(s.c, [&](int64_t i, int lanes) {
-            store(pixel + i, fma(load<V>(dy + i, lanes), scale, load<V>(pixel + i, lanes)), lanes);
-          });
-        }
     }
-    if constexpr (!is_real<S>)
-      each_vector<V>(size, [&](int64_t i, int lanes) {
-        const V sum = load<V>(image + i, lanes);
-        store(dx + i, a.accumulate ? load<V>(dx + i, lanes) + sum : sum, lanes);
-      });
+}
+
+template <class S>
+void backward_side_by_side(const Pool2dBackwardArgs& a, Context& context) {
+  using V = Vec<S>;
+  const PoolShape& s = a.shape;
+  const int64_t rows = s.kernel[0], columns = s.kernel[1], pitch = s.w * s.c;
+  const auto clear = [&](S* dx, int64_t count) {
+    if (!a.accumulate) __builtin_memset(dx, 0, static_cast<size_t>(count) * sizeof(S));
+  };
+  parallel_for(context, s.n * s.p, max_of(int64_t{1}, kGrain / max_of(rows * pitch, int64_t{1})), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t p = row % s.p;
+      S* const first = static_cast<S*>(a.dx) + (row / s.p * s.h + p * rows) * pitch;
+      for (int64_t q = 0; q < s.q; ++q) {
+        const int64_t at = (row * s.q + q) * s.c;
+        const S* const dy = static_cast<const S*>(a.dy) + at;
+        const uint8_t* const places = a.max ? static_cast<const uint8_t*>(a.index) + at : nullptr;
+        S* const dx = first + q * columns * s.c;
+        each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
+          give_back<n, V>(a, dy + c, a.max ? places + c : nullptr, lanes, dx + c);
+        });
+      }
+      for (int64_t h = 0; h < rows; ++h) clear(first + h * pitch + s.q * columns * s.c, (s.w - s.q * columns) * s.c);
+      if (p == s.p - 1) clear(first + rows * pitch, (s.h - s.p * rows) * pitch);
+    }
   });
 }
 
 Status pool2d_backward(const Pool2dBackwardArgs& a, Context& context) noexcept {
-  with_floating(a.dtype, [&]<class S>(S) { backward<S>(a, context); });
+  const bool simple = side_by_side(a);
+  with_floating(a.dtype, [&]<class S>(S) { simple ? backward_side_by_side<S>(a, context) : backward<S>(a, context); });
   return Status::ok;
 }
 
@@ -138,7 +285,7 @@ Status pool2d_backward(const Pool2dBackwardArgs& a, Context& context) noexcept {
 namespace cpu::SMELT_ISA {
 void register_pool(KernelTable& table) {
   add_kernel<Pool2dArgs, pool2d, floating_only>(table, SMELT_KERNEL_NAME("pool2d"));
-  add_kernel<Pool2dBackwardArgs, pool2d_backward, floating_only, backward_workspace>(table, SMELT_KERNEL_NAME("pool2d_backward"));
+  add_kernel<Pool2dBackwardArgs, pool2d_backward, floating_only>(table, SMELT_KERNEL_NAME("pool2d_backward"));
 }
 }  // namespace cpu::SMELT_ISA
 

@@ -59,8 +59,16 @@ V load_or_identity(const S* p, int lanes) {
   return V::load(buffer);
 }
 
+// Halves of the lanes are combined until one is left: sums and extrema have instructions for that, which know no NaN.
 template <class V, class Op>
 typename V::T across_lanes(V v) {
+  if constexpr (is_real<typename V::T> && V::W > 1) {
+    if constexpr (__is_same(Op, Combine<ReduceOp::sum>)) return sum(v);
+    if constexpr (__is_same(Op, Combine<ReduceOp::max>))
+      if (is_nan(v).bits() == 0) return max_lane(v);
+    if constexpr (__is_same(Op, Combine<ReduceOp::min>))
+      if (is_nan(v).bits() == 0) return -max_lane(-v);
+  }
   typename V::T lanes[V::W];
   v.store(lanes);
   for (int width = V::W / 2; width > 0; width /= 2)

@@ -16,6 +16,8 @@ using VecF = One<float>;
 SMELT_INLINE VecF fma(VecF a, VecF b, VecF c) { return {std::fma(a.v, b.v, c.v)}; }
 // 2^n for whole n in [-126, 127].
 SMELT_INLINE VecF exp2_whole(VecF n) { return {std::bit_cast<float>((static_cast<int>(n.v) + 127) << 23)}; }
+// p 2^n for such n.
+SMELT_INLINE VecF times_exp2(VecF p, VecF n) { return p * exp2_whole(n); }
 // x = m 2^e with m in [1, 2); finite, normal, positive x only.
 SMELT_INLINE void split_exponent(VecF x, VecF* m, VecF* e) {
   const uint32_t bits = std::bit_cast<uint32_t>(x.v);

@@ -19,6 +19,7 @@ constexpr int64_t kNone = INT64_MAX;
 constexpr int64_t kCheckBlocks = 128;
 
 SMELT_WORD int64_t index_at(const CheckIndexArgs& a, int64_t i) {
+  if (a.dtype == DType::uint8) return static_cast<const uint8_t*>(a.index)[i];
   return a.dtype == DType::int64 ? static_cast<const int64_t*>(a.index)[i] : static_cast<const int32_t*>(a.index)[i];
 }
 SMELT_WORD First smaller(First a, First b) { return a.position < b.position ? a : b; }
@@ -105,18 +106,29 @@ __global__ void put_kernel(PutArgs a, const Keyed<int64_t>* sorted) {
       while (last + 1 < a.m && sorted[last + 1].key == index) ++last;
       *dx = dy[sorted[last].index * a.inner];
     } else {
-      // Rounded at each step, as on the CPU.
-      S sum = *dx;
-      for (int64_t j = at; j < a.m && sorted[j].key == index; ++j)
-        sum = to_storage<S>(from_storage(sum) + from_storage(dy[sorted[j].index * a.inner]));
-      *dx = sum;
+      Compute<S> sum = 0;  // what dx holds is added at the end, as on the CPU
+      for (int64_t j = at; j < a.m && sorted[j].key == index; ++j) sum += from_storage(dy[sorted[j].index * a.inner]);
+      *dx = to_storage<S>(a.accumulate ? from_storage(*dx) + sum : sum);
     }
   }
+}
+
+template <class S>
+__global__ void zero_kernel(S* dx, int64_t n) {
+  const int64_t i = grid_thread();
+  if (i < n) dx[i] = S{};
 }
 
 size_t put_workspace(const PutArgs& a) { return sort_bytes<int64_t>(a.m); }
 
 Status put(const PutArgs& a, Context& context) noexcept {
+  const int64_t size = a.outer * a.n * a.inner;
+  if (!a.accumulate && size > 0) {
+    const Status zeroed = with_bits(a.dtype, [&]<class T>(T) {
+      return cuda::launch(context, zero_kernel<T>, cuda::blocks_for(size, kThreads), cuda::size3(kThreads), 0, static_cast<T*>(a.dx), size);
+    });
+    if (zeroed != Status::ok) return zeroed;
+  }
   if (a.outer * a.m * a.inner == 0) return Status::ok;
   const Keyed<int64_t>* sorted;
   const Status status = sort_rows(context, a.index, 1, a.m, false, context.workspace, &sorted);

@@ -23,18 +23,19 @@ __global__ void pool2d_kernel(Pool2dArgs a) {
     return;
   }
   // The first of the largest; a NaN beats everything, the first one stays.
-  int64_t where = w.y0 * s.w + w.x0;
-  S best = image[where * s.c];
+  int64_t where = 0;
+  S best = image[(w.y0 * s.w + w.x0) * s.c];
   for (int64_t h = w.y0; h < w.y1; ++h)
     for (int64_t x = w.x0; x < w.x1; ++x) {
       const S v_stored = image[(h * s.w + x) * s.c];
       const T v = from_storage(v_stored), b = from_storage(best);
       if (!(v > b || (v != v && b == b))) continue;
       best = v_stored;
-      where = h * s.w + x;
+      where = place_of(w, h, x);
     }
   *y = best;
-  if (a.index) a.index[at] = static_cast<int32_t>(where);
+  if (a.index && a.index_dtype == DType::uint8) static_cast<uint8_t*>(a.index)[at] = static_cast<uint8_t>(where);
+  if (a.index && a.index_dtype == DType::int32) static_cast<int32_t*>(a.index)[at] = static_cast<int32_t>(where);
 }
 
 Status pool2d(const Pool2dArgs& a, Context& context) noexcept {
@@ -43,18 +44,6 @@ Status pool2d(const Pool2dArgs& a, Context& context) noexcept {
   return with_floating(a.dtype, [&]<class S>(S) {
     return cuda::launch(context, pool2d_kernel<S>, cuda::blocks_for(n, kThreads), cuda::size3(kThreads), 0, a);
   });
-}
-
-// The windows [*first, *last] that cover pixel i of an axis.
-SMELT_WORD void covering(const PoolShape& s, int axis, int64_t i, int64_t extent, int64_t out, int64_t* first, int64_t* last) {
-  if (s.adaptive) {
-    *first = i * out / extent;
-    *last = ceil_div((i + 1) * out, extent) - 1;
-    return;
-  }
-  const int64_t before = i + s.pad[axis] - s.kernel[axis];
-  *first = before < 0 ? 0 : before / s.stride[axis] + 1;
-  *last = min_of((i + s.pad[axis]) / s.stride[axis], out - 1);
 }
 
 // Each pixel adds what comes back from its windows, in their order.
@@ -73,10 +62,14 @@ __global__ void pool2d_backward_kernel(Pool2dBackwardArgs a) {
     for (int64_t q = q0; q <= q1; ++q) {
       const int64_t out = ((n * s.p + p) * s.q + q) * s.c + channel;
       const T g = from_storage(static_cast<const S*>(a.dy)[out]);
-      if (a.max)
-        sum += a.index[out] == pixel ? g : T{0};
-      else
-        sum = std::fma(g, T{1} / static_cast<T>(divisor_of(window(s, p, q), a.count_include_pad)), sum);
+      const Window w = window(s, p, q);
+      if (!a.max) {
+        sum = std::fma(g, T{1} / static_cast<T>(divisor_of(w, a.count_include_pad)), sum);
+        continue;
+      }
+      const int64_t where = a.index_dtype == DType::uint8 ? static_cast<const uint8_t*>(a.index)[out]
+                                                          : static_cast<const int32_t*>(a.index)[out];
+      if (where == place_of(w, pixel / s.w, pixel % s.w)) sum += g;
     }
   S* const dx = static_cast<S*>(a.dx) + at;
   *dx = to_storage<S>(a.accumulate ? from_storage(*dx) + sum : sum);

@@ -8,6 +8,7 @@ __all__ = [
     "ATTENTION",
     "CONV",
     "GEMM",
+    "MEMORY",
     "NORM",
     "NORM_LARGE",
     "OPTIM",
@@ -266,6 +267,23 @@ NORM_LARGE: dict[str, tuple[tuple[int, ...], ...]] = {
     else ((65536, 1024),)
     for name, sizes in NORM.items()
 }
+
+# Shapes of the arrays, and the numbers that an op takes beside them: window, stride and padding; axes.
+MEMORY: dict[str, tuple[tuple[tuple[tuple[int, ...], ...], tuple[int, ...]], ...]] = {
+    "max_pool2d": ((((128, 28, 28, 32),), (2, 2, 0)), (((32, 112, 112, 64),), (3, 2, 1))),
+    "avg_pool2d": ((((128, 28, 28, 32),), (2, 2, 0)), (((32, 56, 56, 64),), (3, 2, 0))),
+    "embedding": ((((50257, 768), (16, 512)), ()), (((1000, 64), (4096,)), ())),
+    "permute": (
+        (((2048, 2048),), (1, 0)), (((64, 512, 8, 64),), (0, 2, 1, 3)), (((32, 56, 56, 64),), (0, 3, 1, 2)),
+        (((32, 3, 224, 224),), (0, 2, 3, 1)),
+    ),
+    "concat": (
+        (((4096, 256), (4096, 256)), (1,)), (((32, 28, 28, 64), (32, 28, 28, 64)), (3,)), (((1024, 512), (512, 512)), (0,)),
+    ),
+    "sum": ((((4096, 1024),), (0,)), (((64, 256, 256),), (1,)), (((4096, 1024),), (1,))),
+    "mean": ((((32, 49, 512),), (1,)),),
+    "max": ((((4096, 1024),), (1,)), (((4096, 1024),), (0,))),
+}  # fmt: skip
 
 
 def random_gemm(count: int, seed: int) -> list[Gemm]:

@@ -139,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _bench_options(p: argparse.ArgumentParser) -> None:
-    p.add_argument("suite", metavar="SUITE", nargs="?", help="gemm, conv, attention, optim, norm or step")
+    p.add_argument("suite", metavar="SUITE", nargs="?", help="gemm, conv, attention, optim, norm, memory or step")
     p.add_argument("--list", action="store_true", help="show suites, cases and candidates, and measure nothing")
     p.add_argument("--shape", action="append", default=[], help="such as 512x512x512; may be given again")
     p.add_argument(

@@ -280,6 +280,12 @@ def _pool_shape(c: Call, kernel: Pair, stride: Pair | None, padding: Pair) -> di
     return {**extents, "kernel": kernels, "stride": steps, "pad": pads, "adaptive": False}
 
 
+def _window_pixels(shape: dict[str, Any]) -> tuple[int, str]:
+    """The most pixels of a window within the image, and the dtype of a place among them."""
+    most = min(shape["kernel"][0], shape["h"]) * min(shape["kernel"][1], shape["w"])
+    return most, "uint8" if most <= 256 else "int32"
+
+
 def pool2d(
     x: Any,
     kernel: Pair,
@@ -304,7 +310,8 @@ def pool2d(
         impl: a candidate.
 
     Returns:
-        (N, P, Q, C); with `max` also the index h W + w of each maximum, int32.
+        (N, P, Q, C); with `max` also the place of each maximum among those pixels of its window that lie in the image, row
+        by row: uint8, or int32 where a window has more than 256.
 
     Raises:
         ValueError: a window that does not fit.
@@ -312,15 +319,16 @@ def pool2d(
     Example:
         >>> y, index = kernels.pool2d(np.arange(16, dtype="float32").reshape(1, 4, 4, 1), 2)
         >>> index.ravel()
-        array([ 5,  7, 13, 15], dtype=int32)
+        array([3, 3, 3, 3], dtype=uint8)
     """
     c = Call("pool2d", impl)
     c.input("x", x, "N H W C")
     shape = _pool_shape(c, kernel, stride, padding)
     c.output("y", out, "N P Q C")
+    index_dtype = _window_pixels(shape)[1]
     if max:
-        c.output("index", None, "N P Q C", "int32")
-    return c.run(shape=shape, dtype=c.dtype, max=max, count_include_pad=count_include_pad)
+        c.output("index", None, "N P Q C", index_dtype)
+    return c.run(shape=shape, dtype=c.dtype, index_dtype=index_dtype, max=max, count_include_pad=count_include_pad)
 
 
 def pool2d_backward(
@@ -342,7 +350,7 @@ def pool2d_backward(
         dy: (N, P, Q, C), floating.
         size: (H, W) of the input.
         kernel: rows and columns of a window.
-        index: (N, P, Q, C) int32 of the maxima, each in [0, H W); None for means.
+        index: (N, P, Q, C) of the maxima, as `pool2d` gives it; None for means.
         stride, padding: as in the forward.
         count_include_pad: whether the padding counts in the divisor of a mean.
         accumulate: adds to what `out` holds.
@@ -354,7 +362,7 @@ def pool2d_backward(
 
     Raises:
         ValueError: shapes that do not fit.
-        IndexError: an index outside the image.
+        IndexError: an index beyond the pixels of a window.
 
     Example:
         >>> kernels.pool2d_backward(np.ones((1, 1, 1, 1), "float32"), (2, 2), 2).ravel()
@@ -362,9 +370,12 @@ def pool2d_backward(
     """
     c = Call("pool2d_backward", impl)
     c.input("dy", dy, "N P Q C")
-    c.optional("index", index, "N P Q C", "int32")
     c.size["H"], c.size["W"] = (int(n) for n in size)
     shape = _pool_shape(c, kernel, stride, padding)
-    c.check_index("index", 0, c.size["H"] * c.size["W"])
+    pixels, index_dtype = _window_pixels(shape)
+    c.optional("index", index, "N P Q C", index_dtype)
+    c.check_index("index", 0, pixels)
     c.output("dx", out, "N H W C", accumulate=accumulate, flag="accumulate")
-    return c.run(shape=shape, dtype=c.dtype, max=index is not None, count_include_pad=count_include_pad)
+    return c.run(
+        shape=shape, dtype=c.dtype, index_dtype=index_dtype, max=index is not None, count_include_pad=count_include_pad
+    )

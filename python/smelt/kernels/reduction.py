@@ -247,7 +247,9 @@ def put(
     c.input("index", index, "m", "int64")
     c.output("dx", out, _letters(out, axis, "n"), dtype)
     c.check_index("index", 0, c.size["n"])
-    return c.run(n=c.size["n"], m=c.size["m"], skip=skip, dtype=dtype, assign=assign, **_extents(out, axis))
+    return c.run(
+        n=c.size["n"], m=c.size["m"], skip=skip, dtype=dtype, assign=assign, accumulate=True, **_extents(out, axis)
+    )
 
 
 def gather(x: Any, index: Any, axis: int = -1, *, out: Any = None, impl: str | None = None) -> Any:

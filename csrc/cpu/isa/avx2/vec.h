@@ -70,6 +70,26 @@ struct VecF {
     _mm_stream_si128(reinterpret_cast<__m128i*>(p), _mm_loadu_si128(reinterpret_cast<const __m128i*>(whole)));
   }
 
+  // Numbers from 0 to 255 in a byte each.
+  static VecF load_bytes(const uint8_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+  }
+  static VecF load_bytes(const uint8_t* p, int n) {
+    uint8_t whole[W] = {};
+    for (int i = 0; i < n; ++i) whole[i] = p[i];
+    return load_bytes(whole);
+  }
+  void store_bytes(uint8_t* p) const {
+    const __m256i wide = _mm256_cvtps_epi32(v);
+    const __m128i half = _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(half, half));
+  }
+  void store_bytes(uint8_t* p, int n) const {
+    uint8_t whole[W];
+    store_bytes(whole);
+    for (int i = 0; i < n; ++i) p[i] = whole[i];
+  }
+
   friend VecF operator+(VecF a, VecF b) { return {_mm256_add_ps(a.v, b.v)}; }
   friend VecF operator-(VecF a, VecF b) { return {_mm256_sub_ps(a.v, b.v)}; }
   friend VecF operator*(VecF a, VecF b) { return {_mm256_mul_ps(a.v, b.v)}; }

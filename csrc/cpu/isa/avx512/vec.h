@@ -72,6 +72,24 @@ struct VecF {
     _mm256_mask_storeu_epi16(p, lanes_below(n), narrow(p));
   }
 
+  // Numbers from 0 to 255 in a byte each.
+  static VecF load_bytes(const uint8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+  }
+  static VecF load_bytes(const uint8_t* p, int n) {
+    uint8_t whole[W] = {};
+    for (int i = 0; i < n; ++i) whole[i] = p[i];
+    return load_bytes(whole);
+  }
+  void store_bytes(uint8_t* p) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+  }
+  void store_bytes(uint8_t* p, int n) const {
+    uint8_t whole[W];
+    store_bytes(whole);
+    for (int i = 0; i < n; ++i) p[i] = whole[i];
+  }
+
   friend VecF operator+(VecF a, VecF b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend VecF operator-(VecF a, VecF b) { return {_mm512_sub_ps(a.v, b.v)}; }
   friend VecF operator*(VecF a, VecF b) { return {_mm512_mul_ps(a.v, b.v)}; }

@@ -91,6 +91,18 @@ SMELT_EMULATED __m512 _mm512_scalef_ps(__m512 a, __m512 n) {
 SMELT_EMULATED __m512i _mm512_cvtepu16_epi32(__m256i a) {
   return {{_mm256_cvtepu16_epi32(_mm256_castsi256_si128(a)), _mm256_cvtepu16_epi32(_mm256_extracti128_si256(a, 1))}};
 }
+SMELT_EMULATED __m512i _mm512_cvtepu8_epi32(__m128i a) {
+  return {{_mm256_cvtepu8_epi32(a), _mm256_cvtepu8_epi32(_mm_srli_si128(a, 8))}};
+}
+SMELT_EMULATED __m128i _mm512_cvtepi32_epi8(__m512i a) {
+  uint32_t wide[16];
+  uint8_t narrow[16];
+  std::memcpy(wide, &a, sizeof wide);
+  for (int i = 0; i < 16; ++i) narrow[i] = static_cast<uint8_t>(wide[i]);
+  __m128i r;
+  std::memcpy(&r, narrow, sizeof r);
+  return r;
+}
 SMELT_EMULATED __m256i _mm512_cvtepi32_epi16(__m512i a) {
   uint32_t wide[16];
   uint16_t narrow[16];

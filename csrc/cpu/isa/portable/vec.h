@@ -63,6 +63,16 @@ struct VecF {
     store(p);
   }
 
+  // Numbers from 0 to 255 in a byte each.
+  static VecF load_bytes(const uint8_t* p, int n = W) {
+    VecF r = zero();
+    for (int i = 0; i < n; ++i) r.v[i] = p[i];
+    return r;
+  }
+  void store_bytes(uint8_t* p, int n = W) const {
+    for (int i = 0; i < n; ++i) p[i] = static_cast<uint8_t>(v[i]);
+  }
+
   friend VecF operator+(VecF a, VecF b) { return {a.v + b.v}; }
   friend VecF operator-(VecF a, VecF b) { return {a.v - b.v}; }
   friend VecF operator*(VecF a, VecF b) { return {a.v * b.v}; }

@@ -81,6 +81,8 @@ def test_values(name, level):
         for got, want in zip(result, expected):
             want = np.asarray(want)
             bound = case.bound(given, want, UNIT[COMPUTE[case.result or dtype]])
+            if case.between and dtype != COMPUTE[dtype]:
+                bound = bound + UNIT[dtype] * (np.abs(case.between(*given)) + bound)
             check(f"{name} {dtype} {level}", got, want, bound, case.result or dtype)
 
 

@@ -47,6 +47,7 @@ def _batch(shape, training, ratio=0.0, residual=False, activation=None, eps=1e-5
         ),
         inputs=_batch_inputs(shape, ratio, residual),
         bound=bound,
+        between=(lambda *given: reference.batch_norm(*given[:5], training, eps)) if residual else None,
         grad=((0, 1, 2, 5) if residual else (0, 1, 2)) if grad else (),
         dtypes=FLOATING,
     )

@@ -71,6 +71,11 @@ struct AxisView {
       : outer(shape.product(0, axis)), n(shape[axis]), inner(shape.product(axis + 1, shape.rank())) {}
 };
 
+// Whether the derivative of an activation can be had from its result, so that only the result is kept.
+bool keeps_result(Activation activation);
+// dy * activation'(saved), off the tape.
+Tensor activation_backward(Activation activation, const Tensor& saved, const Tensor& dy);
+
 // A gradient computed by one binary kernel, dx = a (op) b, straight into its target.
 void give_binary(GradContext& g, int input, BinaryOp op, const Tensor& a, const Tensor& b);
 Tensor binary_plain(BinaryOp op, const Tensor& a, const Tensor& b);  // same dtype, off the tape

@@ -300,6 +300,18 @@ UnaryOp unary_op(Activation activation) {
   }
 }
 
+bool keeps_result(Activation a) {
+  return a == Activation::relu || a == Activation::tanh || a == Activation::sigmoid;
+}
+
+Tensor activation_backward(Activation activation, const Tensor& saved, const Tensor& dy) {
+  Tensor dz = empty(dy.shape(), dy.dtype(), dy.device());
+  launch(UnaryBackwardArgs{.saved = saved.data(), .dy = dy.data(), .dx = dz.data(), .n = dy.numel(), .a = {}, .b = {},
+                           .dtype = dy.dtype(), .op = unary_op(activation), .accumulate = false},
+         dy.device());
+  return dz;
+}
+
 Tensor unary(UnaryOp op, const Tensor& x_in, Scalar a, Scalar b) {
   OpScope scope(op_name(op));
   Tensor x = dense(x_in);

@@ -4,6 +4,7 @@ from . import init
 from .activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from .attention import MultiHeadAttention
 from .containers import Identity, ModuleList, Residual, Sequential
+from .folding import fold_batch_norm
 from .fusion import unfused
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Dropout, Embedding, Flatten, Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss
@@ -65,6 +66,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "fold_batch_norm",
     "freeze",
     "init",
     "unfreeze",

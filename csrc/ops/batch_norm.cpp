@@ -70,6 +70,7 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
   require_same_device("batch_norm", {&x, &weight, &bias, &running_mean, &running_var, &residual});
   require(activation == Activation::none || activation == Activation::relu, "batch_norm",
           "activation must be None or 'relu'");
+  require(momentum >= 0 && momentum <= 1, "batch_norm", "momentum must be from 0 to 1, got ", momentum);
   require(eps > 0, "batch_norm", "eps must be positive, got ", eps);
   if (!dry_run::holds([&] {
         check_batch_norm(x, {{"weight", &weight}, {"bias", &bias}, {"running_mean", &running_mean},

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .. import _core
-from .containers import Sequential
+from .containers import Residual, Sequential
 from .fusion import is_plain
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Linear
 from .module import Module, Parameter
@@ -32,9 +32,11 @@ def fold_batch_norm(model: M) -> M:
 
     With its running statistics a batch norm is one factor and one number for each channel: weight and bias of the layer
     before take them up, computed in float64 and rounded once (Jacob et al., 2018, section 3.2). What follows moves up by a
-    place in the `Sequential`, also in the names of `state_dict`. Kept are norms behind anything else, norms and layers with
-    hooks, subclasses, layers with an activation, and layers whose weight is used in several places. The log says how many
-    were folded.
+    place in the `Sequential`, also in the names of `state_dict`.
+
+    Kept are norms behind anything else, norms and layers with hooks, subclasses, layers with an activation, and layers whose
+    weight is used in several places. Kept is also a norm at the end of a `Residual`'s body, whose pass adds the shortcut: the
+    sum would be a pass of its own without it. The log says how many were folded.
 
     Args:
         model: a trained model; it is not changed.
@@ -64,10 +66,11 @@ def fold_batch_norm(model: M) -> M:
     folded = copy.deepcopy(model).eval()
     norms = sum(type(module) in _NORMS for module in folded.modules())
     uses = _uses(folded)
+    adding = {id(module._last()) for module in folded.modules() if type(module) is Residual}
     count = 0
     for module in list(folded.modules()):
         if type(module) is Sequential:
-            count += _fold_neighbours(module, uses)
+            count += _fold_neighbours(module, uses, adding)
     _log.info("fold_batch_norm: folded %d of %d batch norms", count, norms)
     return folded
 
@@ -80,11 +83,11 @@ def _uses(model: Module) -> Counter[int]:
     return uses
 
 
-def _fold_neighbours(sequential: Sequential, uses: Counter[int]) -> int:
+def _fold_neighbours(sequential: Sequential, uses: Counter[int], adding: set[int]) -> int:
     items = sequential._items()
     kept: list[Module] = []
     for item in items:
-        if kept and _fits(kept[-1], item, uses):
+        if kept and id(item) not in adding and _fits(kept[-1], item, uses):
             _fold(kept[-1], item)
         else:
             kept.append(item)

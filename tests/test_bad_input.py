@@ -4,6 +4,7 @@ An error is a ValueError, TypeError, IndexError or MemoryError that begins with 
 valid is decided here from the documentation alone.
 """
 
+import os
 import re
 
 import numpy as np
@@ -405,6 +406,47 @@ def test_bad_numbers_behind_a_mask_are_not_seen(isa, rng):
     assert np.isfinite(y.numpy()).all()
 
 
+# ------------------------------------------------------------------------------- one tensor in several places of a call
+
+TWICE = {  # a call with x in two places, and the same of ops that have it in one
+    "batch_norm": (
+        lambda x, w, b: smelt.batch_norm(x, w, b, smelt.zeros(8), smelt.ones(8), True, residual=x),
+        lambda x, w, b: smelt.batch_norm(x, w, b, smelt.zeros(8), smelt.ones(8), True) + x,
+    ),
+    "batch_norm in evaluation": (
+        lambda x, w, b: smelt.batch_norm(x, w, b, smelt.zeros(8), smelt.ones(8), False, residual=x, activation="relu"),
+        lambda x, w, b: smelt.relu(smelt.batch_norm(x, w, b, smelt.zeros(8), smelt.ones(8), False) + x),
+    ),
+    "add_layer_norm": (
+        lambda x, w, b: smelt.add_layer_norm(x, x, w, b)[1],
+        lambda x, w, b: smelt.layer_norm(x + x, w, b),
+    ),
+    "attention": (
+        lambda x, w, b: smelt.attention(*(x.reshape(5, 3, 2, 4),) * 3).reshape(15, 8) * w + b,
+        lambda x, w, b: smelt.attention(*((x * s).reshape(5, 3, 2, 4) for s in (1, 1, 1))).reshape(15, 8) * w + b,
+    ),
+    "conv_transpose2d": (
+        lambda x, w, b: smelt.conv_transpose2d(x.reshape(3, 5, 1, 8), x.reshape(8, 1, 3, 5)[..., :5]).sum() * w + b,
+        lambda x, w, b: smelt.conv_transpose2d((x * 1).reshape(3, 5, 1, 8), (x * 1).reshape(8, 1, 3, 5)).sum() * w + b,
+    ),
+}
+
+
+@pytest.mark.parametrize("on_tape", [False, True])
+@pytest.mark.parametrize("name", TWICE)
+def test_a_tensor_in_several_places(rng, name, on_tape):
+    x, w, b = rng.normal(size=(15, 8)), rng.normal(size=8), rng.normal(size=8)
+    seed = rng.normal(size=(15, 8)) if name != "conv_transpose2d" else rng.normal(size=8)
+    results = []
+    for call in TWICE[name]:
+        leaves = [leaf(a.astype(np.float32)) for a in (x, w, b)]
+        first = leaves[0] * 2 if on_tape else leaves[0]
+        (call(first, *leaves[1:]) * smelt.tensor(seed, dtype="float32")).sum().backward()
+        results.append([t.grad.numpy() for t in leaves])
+    for got, want in zip(*results):
+        assert np.abs(got - want).max() <= 64 * 2.0**-24 * np.abs(want).max()
+
+
 # ------------------------------------------------------------------------------------------------- beyond the memory
 
 BEYOND = [
@@ -428,6 +470,7 @@ def test_results_beyond_the_memory(op, call):
         eval(call)
 
 
+@pytest.mark.skipif("libasan" in os.environ.get("LD_PRELOAD", ""), reason="AddressSanitizer owns the address space")
 def test_a_workspace_beyond_the_memory_loses_nothing():
     """Under a limit of the process's addresses: one error with op and bytes, and everything goes on."""
     printed = python(

@@ -417,6 +417,26 @@ TWICE = {  # a call with x in two places, and the same of ops that have it in on
         lambda x, w, b: smelt.batch_norm(x, w, b, smelt.zeros(8), smelt.ones(8), False, residual=x, activation="relu"),
         lambda x, w, b: smelt.relu(smelt.batch_norm(x, w, b, smelt.zeros(8), smelt.ones(8), False) + x),
     ),
+    "batch_norm of tied vectors": (
+        lambda x, w, b: smelt.batch_norm(x, w * 2 + b, b, smelt.zeros(8), smelt.ones(8), True, residual=x),
+        lambda x, w, b: smelt.batch_norm(x, w * 2 + b, b * 1, smelt.zeros(8), smelt.ones(8), True) + x,
+    ),
+    **{
+        f"{name} of one vector": (
+            lambda x, w, b, f=f: f(x, *(w * 2 + b,) * 2),
+            lambda x, w, b, f=f: f(x, *((w * s + b) for s in (2, 2))),
+        )
+        for name, f in {
+            "layer_norm": smelt.layer_norm,
+            "add_layer_norm": lambda x, w, b: smelt.add_layer_norm(x, x * 2, w, b)[1],
+            "group_norm": lambda x, w, b: smelt.group_norm(x, 2, w, b),
+            "batch_norm": lambda x, w, b: smelt.batch_norm(x, w, b, smelt.zeros(8), smelt.ones(8), True),
+        }.items()
+    },
+    "group_norm of one parameter": (
+        lambda x, w, b: smelt.group_norm(x, 2, w, w) + b,
+        lambda x, w, b: smelt.group_norm(x, 2, w * 1, w * 1) + b,
+    ),
     "add_layer_norm": (
         lambda x, w, b: smelt.add_layer_norm(x, x, w, b)[1],
         lambda x, w, b: smelt.layer_norm(x + x, w, b),

@@ -15,31 +15,17 @@ struct BatchNormNode final : Node {
   void backward(GradContext& g) override {
     const Tensor dy = g.dy(), in = x.get(), w = weight.get(), m = mean.get(), r = rstd.get(), out = y.get();
     const int64_t c = w.numel();
-    // x may be the residual, too: one memory can't take both gradients of one call.
-    const Edge &first = inputs[0], &second = inputs[3];
-    const bool twice = g.needs(0) && (first.node ? first.node.get() == second.node.get() && first.output == second.output
-                                                 : second.leaf && first.leaf.impl() == second.leaf.impl());
-    Tensor apart;
-    GradTarget target[4];
-    for (int i = 0; i < 4; ++i)
-      if (g.needs(i) && !(twice && i == 3)) target[i] = g.target(i);
-    if (twice) {
-      apart = empty(g.input_shape(3), g.input_dtype(3), dy.device());
-      target[3] = {apart, false};
-    }
-    const auto pointer = [&](int i) -> void* { return target[i].tensor ? target[i].tensor.data() : nullptr; };
+    GradTargets target(g, {0, 1, 2, 3});
     launch(BatchNormBackwardArgs{.x = in.data(), .y = out ? out.data() : nullptr, .weight = w.data(),
-                                 .mean = m.data(), .rstd = r.data(), .dy = dy.data(), .dx = pointer(0),
-                                 .dweight = pointer(1), .dbias = pointer(2), .dresidual = pointer(3),
+                                 .mean = m.data(), .rstd = r.data(), .dy = dy.data(), .dx = target.data(0),
+                                 .dweight = target.data(1), .dbias = target.data(2), .dresidual = target.data(3),
                                  .rows = c ? in.numel() / c : 0, .c = c, .dtype = in.dtype(),
                                  .activation = activation, .training = training,
-                                 .accumulate_x = target[0].accumulate, .accumulate_weight = target[1].accumulate,
-                                 .accumulate_bias = target[2].accumulate,
-                                 .accumulate_residual = target[3].accumulate},
+                                 .accumulate_x = target.accumulate(0), .accumulate_weight = target.accumulate(1),
+                                 .accumulate_bias = target.accumulate(2),
+                                 .accumulate_residual = target.accumulate(3)},
            dy.device());
-    if (!twice) return;
-    target[0] = target[3] = {};
-    g.give(3, apart);
+    target.finish();
   }
   void free_saved() override { x = weight = mean = rstd = y = {}; }
 

@@ -34,6 +34,8 @@ LOW_CALLS = {
     "matmul": lambda x: smelt.matmul(x, smelt.ones(3, 4)),
     "conv1d": lambda x: functions.conv1d(x[0], smelt.ones(4, 2, 3)),
     "conv2d": lambda x: functions.conv2d(x, smelt.ones(4, 2, 2, 3)),
+    "conv_transpose1d": lambda x: functions.conv_transpose1d(x[0], smelt.ones(3, 2, 4)),
+    "conv_transpose2d": lambda x: functions.conv_transpose2d(x, smelt.ones(3, 2, 2, 4)),
     "attention": lambda x: functions.attention(x, x, x),
     "attention_packed": lambda x: functions.attention_packed(x[0], 1),
 }

@@ -300,6 +300,18 @@ LAYERS = {
         SEQUENCE,
         lambda m, x: smelt.conv1d(x, m.weight, m.bias, 2, 1, 2, 2),
     ),
+    "ConvTranspose2d": (
+        lambda: nn.ConvTranspose2d(
+            4, 6, (3, 2), stride=(2, 3), padding=(1, 0), output_padding=1, groups=2, activation="relu"
+        ),
+        IMAGE,
+        lambda m, x: smelt.conv_transpose2d(x, m.weight, m.bias, (2, 3), (1, 0), 1, 2, 1, "relu"),
+    ),
+    "ConvTranspose1d": (
+        lambda: nn.ConvTranspose1d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2),
+        SEQUENCE,
+        lambda m, x: smelt.conv_transpose1d(x, m.weight, m.bias, 2, 1, 0, 2, 2),
+    ),
     "BatchNorm2d": (
         lambda: nn.BatchNorm2d(4, eps=1e-3, momentum=0.2, activation="relu").eval(),
         IMAGE,

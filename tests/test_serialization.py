@@ -59,6 +59,7 @@ MODELS = {
             nn.Conv2d(2, 4, (3, 2), stride=(1, 2), padding=(1, 0), groups=2, bias=False),
             nn.Sequential(nn.BatchNorm2d(4, eps=1e-3, momentum=0.3), nn.LeakyReLU(0.2), nn.MaxPool2d((2, 1))),
             nn.Dropout(0.4),
+            nn.ConvTranspose2d(4, 4, (2, 3), stride=2, output_padding=(1, 0), groups=2),
             nn.AdaptiveAvgPool2d((2, 1)),
             nn.Flatten(),
             nn.Linear(8, 3),
@@ -141,7 +142,7 @@ def test_half_types_keep_their_bits(tmp_path):
 def test_options_of_layers_survive(tmp_path):
     again = smelt.load(saved(tmp_path / "m.safetensors", MODELS["cnn"][0]()))
     norm = again[1][0]
-    assert (norm.eps, norm.momentum, again[1][1].slope, again[2].p, again[6].axis) == (1e-3, 0.3, 0.2, 0.4, 1)
+    assert (norm.eps, norm.momentum, again[1][1].slope, again[2].p, again[7].axis) == (1e-3, 0.3, 0.2, 0.4, 1)
     own = smelt.load(saved(tmp_path / "m.safetensors", MODELS["own class"][0]()))
     assert own.names == {"a": [1, 2.5, None]} and isinstance(own, Residual) and isinstance(own.head, nn.Linear)
 

@@ -102,7 +102,10 @@ def _conv(make, rng):
     ]:
         given = floats(rng, *image), floats(rng, *kernel), floats(rng, kernel[0])
         results += with_gradients(make, rng, lambda x, w, b, o=options: smelt.conv2d(x, w, b, **o), *given)
-    return results
+    given = floats(rng, 4, 13, 14, 40), floats(rng, 40, 4, 4, 24), floats(rng, 24)
+    return results + with_gradients(
+        make, rng, lambda x, w, b: smelt.conv_transpose2d(x, w, b, 2, 1, activation="relu"), *given
+    )
 
 
 def _pool(make, rng):

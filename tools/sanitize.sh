@@ -36,7 +36,7 @@ if [ "$sanitizers" = thread ]; then
 else
   export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so) $(gcc -print-file-name=libstdc++.so.6)"
   export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-  tests=(tests/test_cases.py tests/test_gemm_paths.py tests/test_indexing.py tests/test_optim.py tests/test_capture.py
+  tests=(tests/test_cases.py tests/test_bad_input.py tests/test_conv_transpose.py tests/test_gemm_paths.py tests/test_indexing.py tests/test_optim.py tests/test_capture.py
     tests/test_capture_refusals.py tests/test_emulator.py tests/test_cuda.py tests/test_device_steps.py tests/test_device_failures.py)
 fi
 if [ $# -gt 0 ]; then tests=("$@"); fi

@@ -178,6 +178,22 @@ void register_layers(py::module_& m) {
                   conv_options({1, stride}, padding.is_none() ? padding : py::make_tuple(0, padding), {1, dilation},
                                groups, activation));
   });
+  m.def("conv_transpose2d", [](const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
+                               std::pair<int64_t, int64_t> stride, const py::object& padding,
+                               std::pair<int64_t, int64_t> output_padding, int64_t groups,
+                               std::pair<int64_t, int64_t> dilation, const std::optional<std::string>& activation) {
+    Conv2dOptions o = conv_options(stride, padding, dilation, groups, activation);
+    o.output_padding[0] = output_padding.first;
+    o.output_padding[1] = output_padding.second;
+    return conv_transpose2d("conv_transpose2d", x, weight, or_none(bias), o);
+  });
+  m.def("conv_transpose1d", [](const Tensor& x, const Tensor& weight, const MaybeTensor& bias, int64_t stride, int64_t padding,
+                               int64_t output_padding, int64_t groups, int64_t dilation,
+                               const std::optional<std::string>& activation) {
+    Conv2dOptions o = conv_options({1, stride}, py::make_tuple(0, padding), {1, dilation}, groups, activation);
+    o.output_padding[1] = output_padding;
+    return conv_transpose1d(x, weight, or_none(bias), o);
+  });
   m.def("max_pool2d", [](const Tensor& x, std::pair<int64_t, int64_t> kernel, std::pair<int64_t, int64_t> stride,
                          std::pair<int64_t, int64_t> padding) {
     return max_pool2d(x, pool_options(kernel, stride, padding, true));

@@ -295,6 +295,7 @@ Tensor attention_packed(const Tensor& qkv_in, int64_t heads, int64_t kv_heads, c
   const Tensor given = dense(qkv_in), mask = mask_in ? dense(mask_in) : mask_in;
   require_same_device(op, {&given, &mask, &lengths});
   require(heads >= 1, op, "heads must be at least 1, got ", heads);
+  require(heads <= INT32_MAX, op, "heads must be at most ", INT32_MAX, ", got ", heads);
   require(kv_heads >= 1 && heads % kv_heads == 0, op, "kv_heads must divide heads, got ", kv_heads, " and ", heads);
   const int64_t all = heads + 2 * kv_heads;
   AttentionShape s{};

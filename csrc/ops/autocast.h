@@ -22,6 +22,8 @@ inline constexpr OpPolicy kPolicies[] = {
     {"matmul", Policy::low},
     {"conv1d", Policy::low},
     {"conv2d", Policy::low},
+    {"conv_transpose1d", Policy::low},
+    {"conv_transpose2d", Policy::low},
     {"attention", Policy::low},
     {"attention_packed", Policy::low},
     {"sum", Policy::float32},

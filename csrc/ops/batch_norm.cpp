@@ -15,19 +15,17 @@ struct BatchNormNode final : Node {
   void backward(GradContext& g) override {
     const Tensor dy = g.dy(), in = x.get(), w = weight.get(), m = mean.get(), r = rstd.get(), out = y.get();
     const int64_t c = w.numel();
-    GradTarget target[4];
-    for (int i = 0; i < 4; ++i)
-      if (g.needs(i)) target[i] = g.target(i);
-    const auto pointer = [&](int i) -> void* { return target[i].tensor ? target[i].tensor.data() : nullptr; };
+    GradTargets target(g, {0, 1, 2, 3});
     launch(BatchNormBackwardArgs{.x = in.data(), .y = out ? out.data() : nullptr, .weight = w.data(),
-                                 .mean = m.data(), .rstd = r.data(), .dy = dy.data(), .dx = pointer(0),
-                                 .dweight = pointer(1), .dbias = pointer(2), .dresidual = pointer(3),
+                                 .mean = m.data(), .rstd = r.data(), .dy = dy.data(), .dx = target.data(0),
+                                 .dweight = target.data(1), .dbias = target.data(2), .dresidual = target.data(3),
                                  .rows = c ? in.numel() / c : 0, .c = c, .dtype = in.dtype(),
                                  .activation = activation, .training = training,
-                                 .accumulate_x = target[0].accumulate, .accumulate_weight = target[1].accumulate,
-                                 .accumulate_bias = target[2].accumulate,
-                                 .accumulate_residual = target[3].accumulate},
+                                 .accumulate_x = target.accumulate(0), .accumulate_weight = target.accumulate(1),
+                                 .accumulate_bias = target.accumulate(2),
+                                 .accumulate_residual = target.accumulate(3)},
            dy.device());
+    target.finish();
   }
   void free_saved() override { x = weight = mean = rstd = y = {}; }
 
@@ -70,6 +68,7 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
   require_same_device("batch_norm", {&x, &weight, &bias, &running_mean, &running_var, &residual});
   require(activation == Activation::none || activation == Activation::relu, "batch_norm",
           "activation must be None or 'relu'");
+  require(momentum >= 0 && momentum <= 1, "batch_norm", "momentum must be from 0 to 1, got ", momentum);
   require(eps > 0, "batch_norm", "eps must be positive, got ", eps);
   if (!dry_run::holds([&] {
         check_batch_norm(x, {{"weight", &weight}, {"bias", &bias}, {"running_mean", &running_mean},

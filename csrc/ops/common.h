@@ -71,6 +71,27 @@ struct AxisView {
       : outer(shape.product(0, axis)), n(shape[axis]), inner(shape.product(axis + 1, shape.rank())) {}
 };
 
+// Whether the derivative of an activation can be had from its result, so that only the result is kept.
+bool keeps_result(Activation activation);
+// dy * activation'(saved), off the tape.
+Tensor activation_backward(Activation activation, const Tensor& saved, const Tensor& dy);
+
+// Where one kernel writes the gradients of several inputs. Of inputs that are one tensor, which its memory can take but one of,
+// the later have memory of their own, and finish() adds them.
+class GradTargets {
+ public:
+  GradTargets(GradContext& g, std::initializer_list<int> inputs);
+  void* data(int input) const { return target_[input].tensor ? target_[input].tensor.data() : nullptr; }
+  bool accumulate(int input) const { return target_[input].accumulate; }
+  void finish();
+
+ private:
+  static constexpr int kMost = 4;
+  GradContext& g_;
+  GradTarget target_[kMost];
+  bool apart_[kMost] = {};
+};
+
 // A gradient computed by one binary kernel, dx = a (op) b, straight into its target.
 void give_binary(GradContext& g, int input, BinaryOp op, const Tensor& a, const Tensor& b);
 Tensor binary_plain(BinaryOp op, const Tensor& a, const Tensor& b);  // same dtype, off the tape

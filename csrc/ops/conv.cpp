@@ -1,6 +1,7 @@
 // Convolution over channels-last images; one dimension is a picture of one row.
 #include "ops/autocast.h"
 #include "ops/common.h"
+#include "ops/conv.h"
 
 namespace smelt {
 namespace {
@@ -13,13 +14,7 @@ struct ConvNode final : Node {
   void backward(GradContext& g) override {
     const Tensor in = x.get(), w = weight.get();
     Tensor dy = g.dy();
-    if (activation != Activation::none) {
-      Tensor dz = empty(dy.shape(), dy.dtype(), dy.device());
-      launch(UnaryBackwardArgs{.saved = y.get().data(), .dy = dy.data(), .dx = dz.data(), .n = dy.numel(), .a = {},
-                               .b = {}, .dtype = dy.dtype(), .op = unary_op(activation), .accumulate = false},
-             dy.device());
-      dy = dz;
-    }
+    if (activation != Activation::none) dy = activation_backward(activation, y.get(), dy);
     if (g.needs(1)) {
       const GradTarget dw = g.target(1);
       launch(Conv2dBackwardWeightArgs{.x = in.data(), .dy = dy.data(), .dw = dw.tensor.data(), .shape = shape,
@@ -47,12 +42,10 @@ struct ConvNode final : Node {
   Activation activation;
 };
 
-constexpr int64_t kLargest = INT32_MAX;  // of an option: sums and products of two stay within 64 bits
-
 // Output extent of one axis; sets the padding before and after.
 int64_t output_extent(const char* op, const char* axis, int64_t input, int64_t kernel, const Conv2dOptions& o, int i,
                       int64_t* before, int64_t* after) {
-  const int64_t reach = o.dilation[i] * (kernel - 1) + 1;
+  const int64_t reach = kernel_reach(op, axis, kernel, o.dilation[i]);
   if (o.same) {
     const int64_t out = (input + o.stride[i] - 1) / o.stride[i];
     const int64_t total = std::max<int64_t>((out - 1) * o.stride[i] + reach - input, 0);
@@ -84,18 +77,12 @@ ConvShape conv_shape(const char* op, const Tensor& x, const Tensor& weight, cons
   require(x.rank() == 4, op, "input must be (N, H, W, C), got shape ", x.shape());
   require_one_dtype(op, "input", x, "weight", weight);
   require_floating(op, "input", x);
-  for (int i : {0, 1}) {
-    require(o.stride[i] >= 1 && o.stride[i] <= kLargest, op, "stride must be from 1 to ", kLargest, ", got ", o.stride[i]);
-    require(o.dilation[i] >= 1 && o.dilation[i] <= kLargest, op, "dilation must be from 1 to ", kLargest, ", got ",
-            o.dilation[i]);
-    for (int64_t padding : o.padding[i])
-      require(padding >= 0 && padding <= kLargest, op, "padding must be from 0 to ", kLargest, ", got ", padding);
-  }
+  require_windows(op, o);
   ConvShape s{.n = x.shape()[0], .h = x.shape()[1], .w = x.shape()[2], .c = x.shape()[3], .k = weight.shape()[0],
               .r = weight.shape()[1], .s = weight.shape()[2], .p = 0, .q = 0, .stride = {o.stride[0], o.stride[1]},
               .dilation = {o.dilation[0], o.dilation[1]}, .pad = {}, .groups = o.groups};
-  require(s.groups >= 1, op, "groups must be at least 1, got ", s.groups);
   require(s.r >= 1 && s.s >= 1, op, "kernel must have at least one row and column, got ", s.r, "x", s.s);
+  require_groups(op, s.groups, s.c, s.k);
   if (s.c != weight.shape()[3] * s.groups) wrong_channels(op, x.shape(), weight.shape(), s.groups);
   require(s.k % s.groups == 0, op, "groups must divide the output channels, got ", s.groups, " groups and ", s.k,
           " channels");
@@ -123,6 +110,31 @@ Shape implied_shape(const Tensor& x, const Tensor& weight, const Conv2dOptions& 
 
 }  // namespace
 
+void require_windows(const char* op, const Conv2dOptions& o) {
+  constexpr int64_t kLargest = INT32_MAX;  // products of two stay within 64 bits
+  for (int i : {0, 1}) {
+    require(o.stride[i] >= 1 && o.stride[i] <= kLargest, op, "stride must be from 1 to ", kLargest, ", got ", o.stride[i]);
+    require(o.dilation[i] >= 1 && o.dilation[i] <= kLargest, op, "dilation must be from 1 to ", kLargest, ", got ",
+            o.dilation[i]);
+    for (int64_t padding : o.padding[i])
+      require(padding >= 0 && padding <= kLargest, op, "padding must be from 0 to ", kLargest, ", got ", padding);
+  }
+}
+
+void require_groups(const char* op, int64_t groups, int64_t inputs, int64_t outputs) {
+  const int64_t most = std::max({inputs, outputs, int64_t{1}});
+  require(groups >= 1, op, "groups must be at least 1, got ", groups);
+  require(groups <= most, op, "groups must be at most ", most, ", the number of channels, got ", groups);
+}
+
+int64_t kernel_reach(const char* op, const char* axis, int64_t kernel, int64_t dilation) {
+  int64_t reach;
+  if (__builtin_mul_overflow(kernel - 1, dilation, &reach) || __builtin_add_overflow(reach, 1, &reach) || reach > INT64_MAX / 4)
+    fail(ErrorKind::memory, op, "a kernel of ", kernel, " ", axis, " with dilation ", dilation,
+         " reaches further than 64 bits can count");
+  return reach;
+}
+
 Tensor conv2d(const char* op, const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in,
               const Conv2dOptions& options) {
   OpScope scope(op);
@@ -137,8 +149,7 @@ Tensor conv2d(const char* op, const Tensor& x_in, const Tensor& weight_in, const
   const bool grad = needs_grad(x_given, weight_given, bias_in);
   const Activation act = options.activation;
   // As in linear: an activation whose derivative needs its argument runs by itself when a backward follows.
-  const bool keep_argument =
-      grad && act != Activation::none && act != Activation::relu && act != Activation::tanh && act != Activation::sigmoid;
+  const bool keep_argument = grad && act != Activation::none && !keeps_result(act);
   Tensor z = empty(Shape{shape.n, shape.p, shape.q, shape.k}, x.dtype(), x.device());
   const Conv2dArgs args{.x = x.data(), .w = weight.data(), .bias = bias ? bias.data() : nullptr, .y = z.data(),
                         .shape = shape, .dtype = x.dtype(), .activation = keep_argument ? Activation::none : act};

@@ -1,5 +1,6 @@
 // Ops on each element by itself, with broadcasting and type promotion (docs/semantics.md).
 #include <cmath>
+#include <utility>
 
 #include "ops/autocast.h"
 #include "ops/common.h"
@@ -298,6 +299,36 @@ UnaryOp unary_op(Activation activation) {
     case Activation::gelu_tanh: return UnaryOp::gelu_tanh;
     default: return UnaryOp::silu;
   }
+}
+
+GradTargets::GradTargets(GradContext& g, std::initializer_list<int> inputs) : g_(g) {
+  for (int i : inputs) {
+    if (!g.needs(i) || target_[i].tensor) continue;
+    for (int j = 0; j < kMost; ++j) apart_[i] = apart_[i] || (j != i && target_[j].tensor && g.same(i, j));
+    if (apart_[i])
+      target_[i].tensor = empty(g.input_shape(i), g.input_dtype(i), g.input_device(i));
+    else
+      target_[i] = g.target(i);
+  }
+}
+
+void GradTargets::finish() {
+  for (int i = 0; i < kMost; ++i)
+    if (!apart_[i]) target_[i] = {};  // who else holds a gradient that is added to makes a copy of it
+  for (int i = 0; i < kMost; ++i)
+    if (apart_[i]) g_.give(i, std::exchange(target_[i].tensor, Tensor()));
+}
+
+bool keeps_result(Activation a) {
+  return a == Activation::relu || a == Activation::tanh || a == Activation::sigmoid;
+}
+
+Tensor activation_backward(Activation activation, const Tensor& saved, const Tensor& dy) {
+  Tensor dz = empty(dy.shape(), dy.dtype(), dy.device());
+  launch(UnaryBackwardArgs{.saved = saved.data(), .dy = dy.data(), .dx = dz.data(), .n = dy.numel(), .a = {}, .b = {},
+                           .dtype = dy.dtype(), .op = unary_op(activation), .accumulate = false},
+         dy.device());
+  return dz;
 }
 
 Tensor unary(UnaryOp op, const Tensor& x_in, Scalar a, Scalar b) {

@@ -5,20 +5,6 @@
 namespace smelt {
 namespace {
 
-// Whether the derivative of an activation can be had from its result, so that only the result is kept.
-bool from_result(Activation a) {
-  return a == Activation::relu || a == Activation::tanh || a == Activation::sigmoid;
-}
-
-// dx = dy * activation'(saved), off the tape.
-Tensor activation_backward(Activation activation, const Tensor& saved, const Tensor& dy) {
-  Tensor dz = empty(dy.shape(), dy.dtype(), dy.device());
-  launch(UnaryBackwardArgs{.saved = saved.data(), .dy = dy.data(), .dx = dz.data(), .n = dy.numel(), .a = {}, .b = {},
-                           .dtype = dy.dtype(), .op = unary_op(activation), .accumulate = false},
-         dy.device());
-  return dz;
-}
-
 struct LinearNode final : Node {
   LinearNode(Saved x_in, Saved w, Saved for_activation, Activation act)
       : Node("linear"), x(std::move(x_in)), weight(std::move(w)), z(std::move(for_activation)), activation(act) {}
@@ -176,7 +162,7 @@ Tensor linear(const Tensor& x_in, const Tensor& weight_in, const Tensor& bias_in
   const int64_t m = shape.product(0, shape.rank() - 1);
   const bool grad = needs_grad(x_given, weight_given, bias_in);
   // Activations whose derivative needs their argument are fused only where no backward follows; same bits either way.
-  const bool keep_argument = grad && activation != Activation::none && !from_result(activation);
+  const bool keep_argument = grad && activation != Activation::none && !keeps_result(activation);
 
   Tensor z = empty(shape, x.dtype(), x.device());
   launch(GemmArgs{.a = x.data(), .b = weight.data(), .bias = bias ? bias.data() : nullptr, .c = z.data(), .m = m,

@@ -27,31 +27,28 @@ struct RowNormNode final : Node {
     const Tensor dy = g.dy(sums ? 1 : 0), dsum = sums && g.has_dy(0) ? g.dy(0) : Tensor();
     // Inputs: x, weight and, with a mean, bias; last the residual.
     const int vectors = m ? 2 : 1, last = 1 + vectors;
-    GradTarget target[3];
-    for (int i = 1; i <= vectors; ++i)
-      if (g.needs(i)) target[i] = g.target(i);
     const bool both = sums && g.needs(0) && g.needs(last);
     const int first = sums && !g.needs(0) ? last : 0;
+    const bool one = !both && g.needs(first);
     Tensor shared;  // the gradient of x + residual is that of either
-    if (both)
-      shared = empty(in.shape(), in.dtype(), in.device());
-    else if (g.needs(first))
-      target[0] = g.target(first);
+    if (both) shared = empty(in.shape(), in.dtype(), in.device());
+    GradTargets target(g, {one ? first : 1, 1, m ? 2 : 1});
     const int64_t rows = r.numel(), d = in.shape().back();
-    void* const dx = both ? shared.data() : data_or_null(target[0].tensor);
+    void* const dx = both ? shared.data() : one ? target.data(first) : nullptr;
     if (m)
       launch(LayerNormBackwardArgs{.x = in.data(), .weight = data_or_null(w), .mean = m.data(), .rstd = r.data(),
-                                   .dy = dy.data(), .dx = dx, .dweight = data_or_null(target[1].tensor),
-                                   .dbias = data_or_null(target[2].tensor), .rows = rows, .d = d, .dtype = in.dtype(),
-                                   .accumulate_x = target[0].accumulate, .accumulate_weight = target[1].accumulate,
-                                   .accumulate_bias = target[2].accumulate, .dsum = data_or_null(dsum)},
+                                   .dy = dy.data(), .dx = dx, .dweight = target.data(1),
+                                   .dbias = target.data(2), .rows = rows, .d = d, .dtype = in.dtype(),
+                                   .accumulate_x = one && target.accumulate(first), .accumulate_weight = target.accumulate(1),
+                                   .accumulate_bias = target.accumulate(2), .dsum = data_or_null(dsum)},
              dy.device());
     else
       launch(RmsNormBackwardArgs{.x = in.data(), .weight = data_or_null(w), .rstd = r.data(), .dy = dy.data(), .dx = dx,
-                                 .dweight = data_or_null(target[1].tensor), .rows = rows, .d = d, .dtype = in.dtype(),
-                                 .accumulate_x = target[0].accumulate, .accumulate_weight = target[1].accumulate,
+                                 .dweight = target.data(1), .rows = rows, .d = d, .dtype = in.dtype(),
+                                 .accumulate_x = one && target.accumulate(first), .accumulate_weight = target.accumulate(1),
                                  .dsum = data_or_null(dsum)},
              dy.device());
+    target.finish();
     if (both)
       for (int i : {0, last}) g.give(i, shared);
   }
@@ -66,16 +63,15 @@ struct GroupNormNode final : Node {
 
   void backward(GradContext& g) override {
     const Tensor dy = g.dy(), in = x.get(), w = weight.get(), m = mean.get(), r = rstd.get();
-    GradTarget target[3];
-    for (int i = 0; i < 3; ++i)
-      if (g.needs(i)) target[i] = g.target(i);
+    GradTargets target(g, {0, 1, 2});
     launch(GroupNormBackwardArgs{.x = in.data(), .weight = data_or_null(w), .mean = m.data(), .rstd = r.data(),
-                                 .dy = dy.data(), .dx = data_or_null(target[0].tensor),
-                                 .dweight = data_or_null(target[1].tensor), .dbias = data_or_null(target[2].tensor),
+                                 .dy = dy.data(), .dx = target.data(0),
+                                 .dweight = target.data(1), .dbias = target.data(2),
                                  .n = args.n, .positions = args.positions, .c = args.c, .groups = args.groups,
-                                 .dtype = args.dtype, .accumulate_x = target[0].accumulate,
-                                 .accumulate_weight = target[1].accumulate, .accumulate_bias = target[2].accumulate},
+                                 .dtype = args.dtype, .accumulate_x = target.accumulate(0),
+                                 .accumulate_weight = target.accumulate(1), .accumulate_bias = target.accumulate(2)},
            dy.device());
+    target.finish();
   }
   void free_saved() override { x = weight = mean = rstd = {}; }
 

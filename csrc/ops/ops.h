@@ -1,6 +1,6 @@
 // Every op: checks its input, gives the output's shape, calls the kernels and puts its node on the tape.
 // ValueError and TypeError are raised here and nowhere below. One file a family: shape, elementwise, reduce, index,
-// linear, conv, pool, norm, softmax, attention, loss, random, optimizer.
+// linear, conv, conv_transpose, pool, norm, softmax, attention, loss, random, optimizer.
 #pragma once
 #include <optional>
 #include <vector>
@@ -71,7 +71,7 @@ void check_index(const Tensor& index, int64_t low, int64_t high, const char* wha
 Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);
 Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, Activation activation);
 
-// ------------------------------------------------------------------------------------------ conv.cpp, pool.cpp
+// ------------------------------------------------------------------------- conv*.cpp, pool.cpp
 struct Conv2dOptions {
   int64_t stride[2] = {1, 1};
   int64_t padding[2][2] = {};  // (before, after) for rows and columns
@@ -79,9 +79,13 @@ struct Conv2dOptions {
   int64_t dilation[2] = {1, 1};
   int64_t groups = 1;
   Activation activation = Activation::none;
+  int64_t output_padding[2] = {};  // transposed: rows and columns more at the end of the output
 };
 Tensor conv2d(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);
 Tensor conv1d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);  // rows: 1
+// weight (in, rows, columns, out / groups)
+Tensor conv_transpose2d(const char* op, const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);
+Tensor conv_transpose1d(const Tensor& x, const Tensor& weight, const Tensor& bias, const Conv2dOptions& options);
 struct Pool2dOptions {
   int64_t kernel[2] = {}, stride[2] = {}, padding[2] = {};
   bool count_include_pad = true;

@@ -88,9 +88,20 @@ const Shape& GradContext::input_shape(int input) const {
   return edge.node ? edge.node->outputs[edge.output].shape : edge.leaf.shape();
 }
 
+bool GradContext::same(int input, int other) const {
+  const Edge &a = node_.inputs[input], &b = node_.inputs[other];
+  if (a.leaf) return b.leaf && a.leaf.impl() == b.leaf.impl();
+  return a.node.get() == b.node.get() && a.output == b.output;
+}
+
 DType GradContext::input_dtype(int input) const {
   const Edge& edge = node_.inputs[input];
   return edge.node ? edge.node->outputs[edge.output].dtype : edge.leaf.dtype();
+}
+
+Device GradContext::input_device(int input) const {
+  const Edge& edge = node_.inputs[input];
+  return edge.node ? edge.node->outputs[edge.output].device : edge.leaf.device();
 }
 
 GradTarget GradContext::target(int input) {
@@ -98,8 +109,7 @@ GradTarget GradContext::target(int input) {
   if (written_at_once(edge)) return leaf_target(edge.leaf);
   Tensor& pending = pending_grad(node_, input);
   if (!pending) {
-    const Device device = edge.node ? edge.node->outputs[edge.output].device : edge.leaf.device();
-    pending = empty(input_shape(input), input_dtype(input), device);
+    pending = empty(input_shape(input), input_dtype(input), input_device(input));
     return {pending, false};
   }
   // Somebody else may hold what is there (an op that passes its gradient on, a hook that returns an array): then the

@@ -78,8 +78,11 @@ class GradContext {
   Tensor dy(int output = 0);
   bool has_dy(int output) const { return static_cast<bool>(node_.grads[output]); }
   bool needs(int input) const { return static_cast<bool>(node_.inputs[input]); }
+  // Whether two inputs that need a gradient are one tensor.
+  bool same(int input, int other) const;
   const Shape& input_shape(int input) const;
   DType input_dtype(int input) const;
+  Device input_device(int input) const;
 
   // Memory for the gradient of an input, to be written by exactly one kernel.
   GradTarget target(int input);

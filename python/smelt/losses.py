@@ -9,6 +9,7 @@ from typing import Any
 
 from . import _core
 from ._core import Tensor
+from .functions._types import as_count, as_number
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -49,7 +50,10 @@ def cross_entropy(
         >>> losses.cross_entropy(smelt.zeros(2, 4), smelt.tensor([0, 3]))
         tensor(1.3863)
     """
-    return _core.cross_entropy(logits, labels, weight, label_smoothing, ignore_index, reduction)
+    return _core.cross_entropy(
+        logits, labels, weight, as_number("cross_entropy: label_smoothing", label_smoothing),
+        as_count("cross_entropy: ignore_index", ignore_index), reduction,
+    )  # fmt: skip
 
 
 def _check_targets(name: str, predictions: Any, targets: Any) -> None:

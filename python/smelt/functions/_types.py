@@ -35,7 +35,7 @@ def as_shape(shape: tuple[Any, ...]) -> list[int]:
     if hasattr(one, "__iter__") and not isinstance(one, str) and getattr(one, "ndim", None) != 0:
         shape = tuple(one)
     try:
-        return [index(n) for n in shape]
+        return [_counted("shape: extents", index(n)) for n in shape]
     except TypeError:
         raise TypeError(f"shape: extents must be integers, got {shape!r}") from None
 
@@ -43,7 +43,7 @@ def as_shape(shape: tuple[Any, ...]) -> list[int]:
 def as_axis(op: str, axis: Any) -> int:
     """One axis."""
     try:
-        return index(axis)
+        return _counted(f"{op}: axis", index(axis))
     except TypeError:
         raise TypeError(f"{op}: axis must be an integer, got {axis!r}") from None
 
@@ -69,11 +69,12 @@ def as_tensors(op: str, tensors: Any) -> list[Tensor]:
 
 def pair(name: str, value: Any) -> tuple[int, int]:
     """One number for rows and columns alike, or a pair of them."""
-    if isinstance(value, int):
-        return value, value
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        raise ValueError(f"{name}: needs one number or a pair, got {value!r}")
-    return int(value[0]), int(value[1])
+    two = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    try:
+        rows, columns = (index(n) for n in two)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: needs one number or a pair, got {value!r}") from None
+    return _counted(name, rows), _counted(name, columns)
 
 
 def as_whole(name: str, value: Any) -> int:
@@ -82,6 +83,27 @@ def as_whole(name: str, value: Any) -> int:
         return index(value)
     except (TypeError, ValueError):  # a tensor of several elements raises the latter
         raise TypeError(f"{name} must be a whole number, got {shown(value)}") from None
+
+
+def _counted(name: str, value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} must fit 64 bits, got {value}")
+    return value
+
+
+def as_count(name: str, value: Any) -> int:
+    """A whole number of 64 bits; ``name`` is that of op and argument."""
+    return _counted(name, as_whole(name, value))
+
+
+def as_number(name: str, value: Any) -> float:
+    """A number, Python's or NumPy's; ``name`` is that of op and argument."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} must be a number that float64 has, got {value}") from None
 
 
 def shown(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import _core
-from ._types import Tensor
+from ._types import Tensor, as_count, as_number
 from .create import tensor
 
 __all__ = ["attention", "attention_packed"]
@@ -19,6 +19,14 @@ def _lengths(op: str, lengths: Tensor | Sequence[int] | None, like: Tensor) -> T
     if lengths.dtype == "int32":
         return lengths.astype("int64")
     return lengths
+
+
+def _mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
+    return mask if mask is None or isinstance(mask, Tensor) else tensor(mask, device=like.device)
+
+
+def _scale(op: str, scale: float | None) -> float | None:
+    return None if scale is None else as_number(f"{op}: scale", scale)
 
 
 def attention(
@@ -63,7 +71,9 @@ def attention(
         >>> smelt.attention(q, k, v, causal=True, lengths=[7, 3]).shape
         (2, 5, 4, 8)
     """
-    return _core.attention(q, k, v, mask, _lengths("attention", lengths, q), causal, scale)
+    return _core.attention(
+        q, k, v, _mask(mask, q), _lengths("attention", lengths, q), causal, _scale("attention", scale)
+    )
 
 
 def attention_packed(
@@ -94,5 +104,9 @@ def attention_packed(
         >>> smelt.attention_packed(smelt.ones(2, 6, 3 * 32), heads=4, causal=True).shape
         (2, 6, 32)
     """
-    groups = heads if kv_heads is None else kv_heads
-    return _core.attention_packed(qkv, heads, groups, mask, _lengths("attention_packed", lengths, qkv), causal, scale)
+    op = "attention_packed"
+    heads = as_count(f"{op}: heads", heads)
+    groups = heads if kv_heads is None else as_count(f"{op}: kv_heads", kv_heads)
+    return _core.attention_packed(
+        qkv, heads, groups, _mask(mask, qkv), _lengths(op, lengths, qkv), causal, _scale(op, scale)
+    )

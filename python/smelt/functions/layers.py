@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .. import _core
-from ._types import Pair, Tensor, as_axis, pair
+from ._types import Pair, Tensor, as_axis, as_count, as_number, pair
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -18,6 +18,8 @@ __all__ = [
     "batch_norm",
     "conv1d",
     "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
     "dropout",
     "global_avg_pool2d",
     "global_max_pool2d",
@@ -74,7 +76,7 @@ def conv2d(
     """
     return _core.conv2d(
         x, weight, bias, pair("conv2d: stride", stride), _padding("conv2d", padding),
-        pair("conv2d: dilation", dilation), groups, activation,
+        pair("conv2d: dilation", dilation), as_count("conv2d: groups", groups), activation,
     )  # fmt: skip
 
 
@@ -113,7 +115,100 @@ def conv1d(
     if isinstance(padding, Sequence) and not isinstance(padding, str):
         raise ValueError(f"conv1d: padding must be a number, 'same' or 'valid', got {padding!r}")
     pads = _padding("conv1d", padding)
-    return _core.conv1d(x, weight, bias, stride, None if pads is None else pads[1], dilation, groups, activation)
+    return _core.conv1d(
+        x, weight, bias, as_count("conv1d: stride", stride), None if pads is None else pads[1],
+        as_count("conv1d: dilation", dilation), as_count("conv1d: groups", groups), activation,
+    )  # fmt: skip
+
+
+def conv_transpose2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+    groups: int = 1,
+    dilation: Pair = 1,
+    activation: str | None = None,
+) -> Tensor:
+    """The transpose of :func:`conv2d` as a linear map, plus bias, through an activation: upsampling with trained kernels.
+
+    Each input pixel adds its multiple of a kernel to the output, ``stride`` pixels further on (Dumoulin and Visin, 2016). The
+    weight lies in memory as that of the convolution from the output's channels to the input's does, and the kernels are that
+    convolution's own.
+
+    Args:
+        x: floating images (N, P, Q, K).
+        weight: kernels (K, R, S, C / groups) of the same dtype, K the input's channels and C the output's.
+        bias: (C,), or None.
+        stride: pixels of the output from one input pixel to the next, a number or (rows, columns).
+        padding: pixels that are cut from each side of the output.
+        output_padding: rows and columns more at the end of the output, below ``stride`` or ``dilation``: which of the sizes
+            that a convolution maps to (P, Q) it shall have.
+        groups: channels and kernels are cut into so many independent groups.
+        dilation: pixels from one tap of the kernel to the next.
+        activation: as in :func:`conv2d`.
+
+    Returns:
+        Images (N, H, W, C) with H = (P - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1, W likewise.
+
+    Raises:
+        ValueError: channels disagree, or nothing of the output is left.
+        TypeError: the dtypes disagree.
+
+    Example:
+        >>> smelt.conv_transpose2d(smelt.ones(1, 2, 2, 1), smelt.ones(1, 2, 2, 8), stride=2).shape
+        (1, 4, 4, 8)
+    """
+    op = "conv_transpose2d"
+    return _core.conv_transpose2d(
+        x, weight, bias, pair(f"{op}: stride", stride), pair(f"{op}: padding", padding),
+        pair(f"{op}: output_padding", output_padding), as_count(f"{op}: groups", groups),
+        pair(f"{op}: dilation", dilation), activation,
+    )  # fmt: skip
+
+
+def conv_transpose1d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int = 1,
+    padding: int = 0,
+    output_padding: int = 0,
+    groups: int = 1,
+    dilation: int = 1,
+    activation: str | None = None,
+) -> Tensor:
+    """The transpose of :func:`conv1d` as a linear map, plus bias, through an activation.
+
+    Args:
+        x: floating sequences (N, P, K).
+        weight: kernels (K, R, C / groups) of the same dtype, K the input's channels and C the output's.
+        bias: (C,), or None.
+        stride: steps of the output from one input step to the next.
+        padding: steps that are cut from each side of the output.
+        output_padding: steps more at the end of the output, below ``stride`` or ``dilation``.
+        groups: channels and kernels are cut into so many independent groups.
+        dilation: steps from one tap of the kernel to the next.
+        activation: as in :func:`conv2d`.
+
+    Returns:
+        Sequences (N, L, C) with L = (P - 1) stride - 2 padding + dilation (R - 1) + output_padding + 1.
+
+    Raises:
+        ValueError: channels disagree, or nothing of the output is left.
+
+    Example:
+        >>> smelt.conv_transpose1d(smelt.ones(1, 3, 1), smelt.ones(1, 2, 1)).flatten()
+        tensor([1., 2., 2., 1.])
+    """
+    op = "conv_transpose1d"
+    return _core.conv_transpose1d(
+        x, weight, bias, as_count(f"{op}: stride", stride), as_count(f"{op}: padding", padding),
+        as_count(f"{op}: output_padding", output_padding), as_count(f"{op}: groups", groups),
+        as_count(f"{op}: dilation", dilation), activation,
+    )  # fmt: skip
 
 
 def max_pool2d(x: Tensor, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> Tensor:
@@ -167,6 +262,16 @@ def avg_pool2d(
     return _core.avg_pool2d(x, kernel, steps, pair("avg_pool2d: padding", padding), count_include_pad)
 
 
+_Pairs = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+def _windows(op: str, kernel_size: int, stride: int | None, padding: int) -> _Pairs:
+    """Kernel, steps and padding of sequences as those of images of one row."""
+    kernel = as_count(f"{op}: kernel_size", kernel_size)
+    steps = kernel if stride is None else as_count(f"{op}: stride", stride)
+    return (1, kernel), (1, steps), (0, as_count(f"{op}: padding", padding))
+
+
 def _as_image(op: str, x: Tensor) -> Tensor:
     if x.ndim != 3:
         raise ValueError(f"{op}: input must be (N, L, C), got shape {x.shape}")
@@ -196,8 +301,8 @@ def max_pool1d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
         >>> smelt.max_pool1d(smelt.arange(4.0).reshape(1, 4, 1), 2).flatten()
         tensor([1., 3.])
     """
-    steps = kernel_size if stride is None else stride
-    return _as_sequence(_core.max_pool2d(_as_image("max_pool1d", x), (1, kernel_size), (1, steps), (0, padding)))
+    kernel, steps, pads = _windows("max_pool1d", kernel_size, stride, padding)
+    return _as_sequence(_core.max_pool2d(_as_image("max_pool1d", x), kernel, steps, pads))
 
 
 def avg_pool1d(x: Tensor, kernel_size: int, stride: int | None = None, padding: int = 0) -> Tensor:
@@ -219,9 +324,8 @@ def avg_pool1d(x: Tensor, kernel_size: int, stride: int | None = None, padding: 
         >>> smelt.avg_pool1d(smelt.arange(4.0).reshape(1, 4, 1), 2).flatten()
         tensor([0.5, 2.5])
     """
-    steps = kernel_size if stride is None else stride
-    image = _as_image("avg_pool1d", x)
-    return _as_sequence(_core.avg_pool2d(image, (1, kernel_size), (1, steps), (0, padding), True))
+    kernel, steps, pads = _windows("avg_pool1d", kernel_size, stride, padding)
+    return _as_sequence(_core.avg_pool2d(_as_image("avg_pool1d", x), kernel, steps, pads, True))
 
 
 def adaptive_avg_pool2d(x: Tensor, output_size: Pair) -> Tensor:
@@ -349,7 +453,10 @@ def batch_norm(
         tensor([[-1.],
                 [ 1.]])
     """
-    return _core.batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, residual, activation)
+    return _core.batch_norm(
+        x, weight, bias, running_mean, running_var, training, as_number("batch_norm: momentum", momentum),
+        as_number("batch_norm: eps", eps), residual, activation,
+    )  # fmt: skip
 
 
 def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
@@ -371,7 +478,7 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
         >>> smelt.layer_norm(smelt.tensor([[1.0, 3.0]]))
         tensor([[-1.,  1.]])
     """
-    return _core.layer_norm(x, weight, bias, eps)
+    return _core.layer_norm(x, weight, bias, as_number("layer_norm: eps", eps))
 
 
 def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
@@ -395,7 +502,7 @@ def dropout(x: Tensor, p: float = 0.5, training: bool = True) -> Tensor:
         >>> smelt.dropout(smelt.ones(4), p=0.5, training=False)
         tensor([1., 1., 1., 1.])
     """
-    return _core.dropout(x, p) if training and p != 0 else x
+    return _core.dropout(x, as_number("dropout: p", p)) if training and p != 0 else x
 
 
 def softmax(x: Tensor, axis: int = -1) -> Tensor:

@@ -6,7 +6,7 @@ Rows are read from memory once on the CPU; on devices without these kernels othe
 from __future__ import annotations
 
 from .. import _core
-from ._types import Tensor
+from ._types import Tensor, as_count, as_number
 
 __all__ = ["add_layer_norm", "add_rms_norm", "group_norm", "rms_norm"]
 
@@ -29,7 +29,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
         >>> smelt.rms_norm(smelt.tensor([[3.0, 4.0, 0.0, 0.0]]))
         tensor([[1.2, 1.6, 0. , 0. ]])
     """
-    return _core.rms_norm(x, weight, eps)
+    return _core.rms_norm(x, weight, as_number("rms_norm: eps", eps))
 
 
 def group_norm(
@@ -56,7 +56,7 @@ def group_norm(
         >>> smelt.group_norm(smelt.tensor([[1.0, 3.0, 10.0, 30.0]]), 2)
         tensor([[-1.,  1., -1.,  1.]])
     """
-    return _core.group_norm(x, groups, weight, bias, eps)
+    return _core.group_norm(x, as_count("group_norm: groups", groups), weight, bias, as_number("group_norm: eps", eps))
 
 
 def add_layer_norm(
@@ -85,7 +85,7 @@ def add_layer_norm(
         >>> total, y
         (tensor([[1., 3.]]), tensor([[-1.,  1.]]))
     """
-    total, y = _core.add_layer_norm(x, residual, weight, bias, eps)
+    total, y = _core.add_layer_norm(x, residual, weight, bias, as_number("add_layer_norm: eps", eps))
     return total, y
 
 
@@ -112,5 +112,5 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor | None = None, eps:
         >>> total
         tensor([[3., 4.]])
     """
-    total, y = _core.add_rms_norm(x, residual, weight, eps)
+    total, y = _core.add_rms_norm(x, residual, weight, as_number("add_rms_norm: eps", eps))
     return total, y

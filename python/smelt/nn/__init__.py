@@ -4,8 +4,9 @@ from . import init
 from .activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, Softmax, Softplus, Tanh
 from .attention import MultiHeadAttention
 from .containers import Identity, ModuleList, Residual, Sequential
+from .folding import fold_batch_norm
 from .fusion import unfused
-from .layers import Conv1d, Conv2d, Dropout, Embedding, Flatten, Linear
+from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Dropout, Embedding, Flatten, Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss
 from .module import Module, Parameter, freeze, unfreeze
 from .normalisation import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
@@ -32,6 +33,8 @@ __all__ = [
     "BatchNorm2d",
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
@@ -63,6 +66,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Tanh",
+    "fold_batch_norm",
     "freeze",
     "init",
     "unfreeze",

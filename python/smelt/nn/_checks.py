@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..functions._types import is_finite_number
+from ..functions._types import is_finite_number, pair
 
 _ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "gelu_tanh", "silu")
 
@@ -30,6 +30,21 @@ def windows(layer: str, stride: Any, padding: Any, dilation: Any, one: bool) -> 
         sizes(layer, "padding", padding, 0, one)
     elif padding not in ("same", "valid"):
         raise ValueError(f"{layer}: padding must be a number, 'same' or 'valid', got {padding!r}")
+
+
+def transposed_windows(layer: str, stride: Any, padding: Any, output_padding: Any, dilation: Any, one: bool) -> None:
+    sizes(layer, "stride", stride, one=one)
+    sizes(layer, "dilation", dilation, one=one)
+    sizes(layer, "padding", padding, 0, one)
+    sizes(layer, "output_padding", output_padding, 0, one)
+    for extra, step, gap in zip(*(pair(layer, n) for n in (output_padding, stride, dilation)), strict=True):
+        if extra >= max(step, gap):
+            raise ValueError(f"{layer}: output_padding must be below stride or dilation, {max(step, gap)}, got {extra}")
+
+
+def grouped(layer: str, in_channels: int, out_channels: int, groups: int) -> None:
+    if in_channels % groups or out_channels % groups:
+        raise ValueError(f"{layer}: groups must divide {in_channels} and {out_channels} channels, got {groups}")
 
 
 def known(layer: str, activation: Any, names: tuple[str, ...] = _ACTIVATIONS) -> None:

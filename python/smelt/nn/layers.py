@@ -8,12 +8,14 @@ from .. import _core, functions
 from .._core import Tensor
 from ..functions._types import Pair, is_finite_number, pair
 from . import init
-from ._checks import known, positive, sizes, windows
+from ._checks import grouped, known, positive, sizes, transposed_windows, windows
 from .module import Module, Parameter
 
 __all__ = [
     "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -27,12 +29,12 @@ class _Weighted(Module):
     weight: Parameter
     bias: Parameter | None
 
-    def _make(self, shape: tuple[int, ...], bias: bool) -> None:
+    def _make(self, shape: tuple[int, ...], bias: bool, out: int | None = None) -> None:
         self.weight = Parameter(_core.empty(list(shape), "float32", "cpu"))
         init.kaiming_uniform_(self.weight, gain=math.sqrt(1.0 / 3.0))
         self.bias = None
         if bias:
-            self.bias = Parameter(_core.empty([shape[0]], "float32", "cpu"))
+            self.bias = Parameter(_core.empty([shape[0] if out is None else out], "float32", "cpu"))
             bound = 1.0 / math.sqrt(max(init.fan_in(self.weight), 1))
             init.uniform_(self.bias, -bound, bound)
 
@@ -110,8 +112,7 @@ class Conv2d(_Weighted):
     ):
         super().__init__()
         positive("Conv2d", in_channels=in_channels, out_channels=out_channels, groups=groups)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"Conv2d: groups must divide {in_channels} and {out_channels} channels, got {groups}")
+        grouped("Conv2d", in_channels, out_channels, groups)
         sizes("Conv2d", "kernel_size", kernel_size)
         rows, columns = pair("Conv2d: kernel_size", kernel_size)
         windows("Conv2d", stride, padding, dilation, one=False)
@@ -173,8 +174,7 @@ class Conv1d(_Weighted):
     ):
         super().__init__()
         positive("Conv1d", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, groups=groups)
-        if in_channels % groups or out_channels % groups:
-            raise ValueError(f"Conv1d: groups must divide {in_channels} and {out_channels} channels, got {groups}")
+        grouped("Conv1d", in_channels, out_channels, groups)
         windows("Conv1d", stride, padding, dilation, one=True)
         known("Conv1d", activation)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
@@ -189,6 +189,128 @@ class Conv1d(_Weighted):
         return functions.conv1d(
             x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, activation
         )
+
+    def extra_repr(self) -> str:
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, bias={self.bias is not None}"
+
+
+class ConvTranspose2d(_Weighted):
+    """Transposed convolution over images, see :func:`smelt.conv_transpose2d`.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: a number or (rows, columns).
+        stride: a number or (rows, columns).
+        padding: a number or (rows, columns), cut from each side of the output.
+        output_padding: a number or (rows, columns), more at the end of the output.
+        groups: divides both numbers of channels.
+        bias: whether there is one.
+        dilation: a number or (rows, columns).
+        activation: None or a name as in :func:`smelt.conv2d`.
+
+    Attributes:
+        weight: (in_channels, rows, columns, out_channels / groups), as of the convolution that it transposes.
+        bias: (out_channels,).
+
+    Example:
+        >>> nn.ConvTranspose2d(8, 3, 4, stride=2, padding=1)(smelt.ones(2, 5, 5, 8)).shape
+        (2, 10, 10, 3)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Pair,
+        stride: Pair = 1,
+        padding: Pair = 0,
+        output_padding: Pair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Pair = 1,
+        activation: str | None = None,
+    ):
+        super().__init__()
+        kind = "ConvTranspose2d"
+        positive(kind, in_channels=in_channels, out_channels=out_channels, groups=groups)
+        grouped(kind, in_channels, out_channels, groups)
+        sizes(kind, "kernel_size", kernel_size)
+        rows, columns = pair(f"{kind}: kernel_size", kernel_size)
+        transposed_windows(kind, stride, padding, output_padding, dilation, one=False)
+        known(kind, activation)
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, (rows, columns)
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        self.dilation, self.groups, self.activation = dilation, groups, activation
+        self._make((in_channels, rows, columns, out_channels // groups), bias, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functions.conv_transpose2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation,
+            self.activation,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+            f"padding={self.padding}, output_padding={self.output_padding}, groups={self.groups}, "
+            f"bias={self.bias is not None}, dilation={self.dilation}"
+        )
+
+
+class ConvTranspose1d(_Weighted):
+    """Transposed convolution over sequences, see :func:`smelt.conv_transpose1d`.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: taps of the kernel.
+        stride: steps of the output from one input step to the next.
+        padding: steps cut from each side of the output.
+        output_padding: steps more at the end of the output.
+        groups: divides both numbers of channels.
+        bias: whether there is one.
+        dilation: steps from one tap to the next.
+        activation: None or a name as in :func:`smelt.conv1d`.
+
+    Attributes:
+        weight: (in_channels, kernel_size, out_channels / groups).
+        bias: (out_channels,).
+
+    Example:
+        >>> nn.ConvTranspose1d(8, 3, 4, stride=2, padding=1)(smelt.ones(2, 5, 8)).shape
+        (2, 10, 3)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int = 1,
+        activation: str | None = None,
+    ):
+        super().__init__()
+        kind = "ConvTranspose1d"
+        positive(kind, in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, groups=groups)
+        grouped(kind, in_channels, out_channels, groups)
+        transposed_windows(kind, stride, padding, output_padding, dilation, one=True)
+        known(kind, activation)
+        self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+        self.dilation, self.groups, self.activation = dilation, groups, activation
+        self._make((in_channels, kernel_size, out_channels // groups), bias, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functions.conv_transpose1d(
+            x, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation,
+            self.activation,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, bias={self.bias is not None}"

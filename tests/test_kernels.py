@@ -156,9 +156,10 @@ def _single_slots(rng):
     def positive(*shape):
         return smelt.from_numpy(rng.uniform(0.5, 1.5, shape).astype(np.float32))
 
-    x, image, kernel, filters = positive(33, 70), positive(3, 9, 8, 5), positive(7, 3, 3, 5), positive(5, 3, 3, 1)
+    x, image, kernel, filters = positive(33, 70), positive(3, 9, 8, 5), positive(17, 3, 3, 5), positive(5, 3, 3, 1)
     picture, filters3 = positive(2, 16, 16, 24), positive(30, 3, 3, 24)
     colours, few = positive(3, 9, 8, 3), positive(7, 3, 3, 3)
+    grouped = positive(10, 3, 3, 1)
     index = smelt.from_numpy(rng.integers(0, 33, 50))
     across = smelt.from_numpy(rng.integers(0, 33, (50, 70)))
     condition, w, side = x > 1, positive(70, 45), positive(70)
@@ -182,6 +183,7 @@ def _single_slots(rng):
         "conv2d": lambda: smelt.conv2d(image, kernel, padding=1),
         "conv2d narrow": lambda: smelt.conv2d(colours, few, padding=1),
         "conv2d winograd4": lambda: smelt.conv2d(picture, filters3, padding=1),
+        "conv2d planar": lambda: smelt.conv2d(image, grouped, padding=1, groups=5),
         "conv2d depthwise": lambda: smelt.conv2d(image, filters, padding=1, groups=5),
         "pool2d": lambda: smelt.avg_pool2d(image, 3, 2, 1),
         "layer_norm": lambda: smelt.layer_norm(x),

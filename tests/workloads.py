@@ -98,6 +98,9 @@ def _conv(make, rng):
         ((9, 26, 23, 3), (40, 5, 3, 3), {"padding": 2, "stride": 2, "activation": "relu"}),
         ((2, 30, 31, 40), (72, 3, 3, 40), {"padding": 1, "activation": "relu"}),
         ((9, 6, 6, 32), (200, 3, 3, 32), {"padding": 1}),
+        ((9, 30, 31, 12), (18, 3, 3, 4), {"padding": 1, "groups": 3, "activation": "relu"}),
+        ((9, 30, 31, 20), (7, 5, 5, 20), {"padding": 2, "stride": (1, 2)}),
+        ((5, 21, 7, 24), (41, 7, 7, 24), {"padding": 3}),
         ((8, 15, 19, 68), (68, 3, 5, 1), {"padding": 2, "groups": 68, "activation": "relu"}),
     ]:
         given = floats(rng, *image), floats(rng, *kernel), floats(rng, kernel[0])

@@ -109,6 +109,19 @@ CASES = [
     _conv2d((2, 7, 25, 70), (70, 5, 5, 1), groups=70, padding=2, activation="tanh"),
     _conv2d((3, 9, 11, 65), (65, 2, 9, 1), groups=65, stride=(2, 3), padding=(1, 4), dilation=(3, 1), bias=True),
     _conv2d((1, 4, 3, 5), (5, 33, 1, 1), groups=5, padding=(17, 0)),  # more taps than the depthwise kernel takes
+    # Few channels a group, or few filters: vectors of pixels, strips of rows, phases of the stride.
+    *(
+        _conv2d((2, 7, 9, 6 * c), (6 * k, 3, 3, c), groups=6, padding=1, bias=True)
+        for c, k in [(1, 2), (2, 2), (3, 3), (4, 4), (5, 3), (8, 8), (4, 1), (2, 9), (9, 17)]
+    ),
+    _conv2d((2, 11, 10, 12), (20, 3, 2, 3), groups=4, stride=2, padding=1, activation="silu"),
+    _conv2d((1, 12, 13, 16), (8, 3, 3, 4), groups=4, stride=(3, 2), dilation=(2, 3), padding=3, bias=True),
+    _conv2d((1, 9, 40, 21), (21, 1, 5, 7), groups=3, dilation=(1, 4), padding=(0, 8)),
+    _conv2d((2, 40, 37, 5), (9, 5, 5, 5), padding=2, bias=True, grad=False),
+    _conv2d((2, 6, 30, 34), (5, 3, 5, 34), padding=(1, 2), stride=(1, 2), bias=True),
+    _conv2d((1, 5, 4, 9), (11, 7, 7, 9), padding=3),
+    _conv2d((1, 7, 6, 33), (41, 5, 5, 33), padding=2, bias=True),  # most rows reach over the edge
+    _conv2d((2, 9, 7, 9), (50, 5, 3, 9), padding=2, stride=2),
     # The kernel is as large as the padded image.
     _conv2d((3, 4, 5, 3), (7, 4, 5, 3), bias=True),
     _conv2d((2, 3, 2, 3), (5, 5, 4, 3), padding=1),

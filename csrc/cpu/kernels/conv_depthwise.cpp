@@ -4,57 +4,14 @@
 // Forward and input gradient are one loop over different pictures: an element of the result is a sum over taps of
 // source[i * step + offset] * weight. A strided input gradient is one such loop for each phase of the columns.
 #include "cpu/kernels/activated.inl.h"
+#include "cpu/kernels/conv_axis.inl.h"
 #include "cpu/kernels/families.h"
 
 namespace smelt {
 namespace {
 
-constexpr int kMostTaps = 32;  // along an axis: their places stand on the stack
-
 bool is_depthwise(const ConvShape& s) {
   return s.groups > 1 && s.c == s.groups && s.k == s.groups && s.r <= kMostTaps && s.s <= kMostTaps;
-}
-
-// Which taps meet a pixel, along one axis: result i of `count` reads source i * step + offset[t] with weight index[t].
-struct Axis {
-  int64_t count, step, extent;  // results, source pixels from one to the next, source pixels
-  int taps = 0;
-  int64_t offset[kMostTaps], index[kMostTaps];
-  int64_t first = 0, last = 0;  // results all of whose taps are inside
-
-  Axis(int64_t results, int64_t pixels_between, int64_t pixels) : count(results), step(pixels_between), extent(pixels) {}
-  void add(int64_t at, int64_t tap) {
-    offset[taps] = at;
-    index[taps++] = tap;
-  }
-  void find_inside() {
-    int64_t low = 0, high = 0;
-    for (int t = 0; t < taps; ++t) {
-      low = max_of(low, -offset[t]);
-      high = t ? max_of(high, offset[t]) : offset[t];
-    }
-    first = min_of(ceil_div(low, step), count);
-    last = extent > high ? max_of(first, min_of(count, (extent - 1 - high) / step + 1)) : first;
-  }
-  bool inside(int64_t i, int t) const { return i * step + offset[t] >= 0 && i * step + offset[t] < extent; }
-};
-
-Axis forward_axis(const ConvShape& s, int axis) {
-  Axis a(axis ? s.q : s.p, s.stride[axis], axis ? s.w : s.h);
-  for (int64_t t = 0; t < (axis ? s.s : s.r); ++t) a.add(t * s.dilation[axis] - s.pad[axis], t);
-  a.find_inside();
-  return a;
-}
-// Input rows phase, phase + stride, ... meet the same taps.
-Axis input_axis(const ConvShape& s, int axis, int64_t phase) {
-  const int64_t extent = axis ? s.w : s.h, stride = s.stride[axis];
-  Axis a(extent > phase ? ceil_div(extent - phase, stride) : 0, 1, axis ? s.q : s.p);
-  for (int64_t t = 0; t < (axis ? s.s : s.r); ++t) {
-    const int64_t at = phase + s.pad[axis] - t * s.dilation[axis];
-    if (at % stride == 0) a.add(at / stride, t);
-  }
-  a.find_inside();
-  return a;
 }
 
 // Filters (C, R, S) as (R, S, C), in what is computed in.
@@ -86,7 +43,7 @@ struct Row {
   const S* rows[kMostTaps];
   const T* weights[kMostTaps];
   int taps = 0;
-  int64_t ahead = 0;  // elements from a row of the last tap to the one that the next row of the result needs anew
+  const S* coming = nullptr;  // the source row that the next row of the result needs anew
   const Axis* columns;
   int64_t channels;
   End<S> end;
@@ -107,9 +64,9 @@ struct Row {
 #pragma GCC unroll 8
       for (int j = 0; j < kCount; ++j) sum[j] = V::zero();
       if (taps) {
-        const S* coming = rows[taps - 1] + ahead + i * next + c;
+        const S* first = coming + i * next + c;
 #pragma GCC unroll 8
-        for (int j = 0; j < kCount; ++j) __builtin_prefetch(coming + j * next);
+        for (int j = 0; j < kCount; ++j) __builtin_prefetch(first + j * next);
       }
       for (int r = 0; r < taps; ++r)
         for (int t = 0; t < columns->taps; ++t) {
@@ -169,13 +126,15 @@ template <class S, class O, class Dst>
 void each_row(Context& context, const ConvShape& s, const Axis& rows, const Axis& columns, const S* source, const Compute<S>* filters,
               const End<S>& end, int64_t pitch, const Dst& dst) {
   const int64_t work = columns.count * s.c * max_of(rows.taps * columns.taps, 1);
+  int64_t lowest = 0;  // the source row furthest down that a row of the result meets
+  for (int t = 0; t < rows.taps; ++t) lowest = t ? max_of(lowest, rows.offset[t]) : rows.offset[t];
   parallel_for(context, s.n * rows.count, ceil_div(32768, max_of(work, int64_t{1})), [&](int64_t begin, int64_t stop) {
     for (int64_t at = begin; at < stop; ++at) {
       const int64_t n = at / rows.count, i = at % rows.count;
       Row<S, O> row;
       row.columns = &columns;
       row.channels = s.c;
-      row.ahead = rows.step * columns.extent * s.c;
+      row.coming = source + (n * rows.extent + (i + 1) * rows.step + lowest) * columns.extent * s.c;
       row.end = end;
       for (int t = 0; t < rows.taps; ++t) {
         if (!rows.inside(i, t)) continue;

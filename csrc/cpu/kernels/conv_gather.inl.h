@@ -36,16 +36,31 @@ struct Gather {
     int64_t y, x;
     bool inside;  // all taps are
   };
-  Origin origin(int64_t index) const {
-    const int64_t n = index / (rows * columns), in_image = index - n * rows * columns;
-    const int64_t i = in_image / columns, y = i * step[0], x = (in_image - i * columns) * step[1];
+  // Row `index` on the grid, and the one after a place.
+  struct Place {
+    int64_t n, i, j;
+  };
+  Place place(int64_t index) const {
+    const int64_t n = index / (rows * columns), in_image = index - n * rows * columns, i = in_image / columns;
+    return {n, i, in_image - i * columns};
+  }
+  void advance(Place& p) const {
+    if (++p.j < columns) return;
+    p.j = 0;
+    if (++p.i < rows) return;
+    p.i = 0;
+    ++p.n;
+  }
+  Origin origin(const Place& p) const {
+    const int64_t y = p.i * step[0], x = p.j * step[1];
     const Tap& first = taps[0];
     const Tap& last = taps[tap_count - 1];
     const int64_t top = min_of(first.y, last.y), bottom = max_of(first.y, last.y);
     const int64_t left = min_of(first.x, last.x), right = max_of(first.x, last.x) + width;
     const bool inside = y + top >= 0 && y + bottom < h && x + left >= 0 && x + right <= w;
-    return {image + ((n * h + y) * w + x) * channels, y, x, inside};
+    return {image + ((p.n * h + y) * w + x) * channels, y, x, inside};
   }
+  Origin origin(int64_t index) const { return origin(place(index)); }
 
   // Elements [begin, end) of a row to dst.
   template <class T>
@@ -70,54 +85,61 @@ struct Gather {
   }
 
   // Whether a panel's pointers to the runs of one depth block fit its memory. Halves are widened as they are copied.
-  template <class V>
+  template <class Shape>
   bool fits_runs(int64_t depth) const {
     if (sizeof(S) == 2) return false;
     const int64_t runs = depth / tap_length() + 2;
-    const int64_t room = Tile<V>::kMr * Tile<V>::kPitch * static_cast<int64_t>(sizeof(S));
-    return static_cast<int64_t>(sizeof(Runs<S>)) + runs * Tile<V>::kMr * static_cast<int64_t>(sizeof(S*)) <= room;
+    const int64_t room = Shape::kPanel * static_cast<int64_t>(sizeof(S));
+    return static_cast<int64_t>(sizeof(Runs<S>)) + runs * Shape::kMr * static_cast<int64_t>(sizeof(S*)) <= room;
   }
 
   // Rows [index, index + rows) over the depth [begin, end) as runs. Taps outside the picture point to zeros; those that
   // reach over its edge are put together in `edge`, which has room for a panel's rows.
-  template <class V>
+  template <class Shape>
   void runs(int64_t index, int count, int64_t begin, int64_t end, const S* zeros, S* edge, S* panel) const {
     const int64_t length = tap_length(), first = begin / length, last = ceil_div(end, length);
     auto* out = reinterpret_cast<Runs<S>*>(panel);
     out->length = length;
     out->skip = begin - first * length;
-    for (int i = 0; i < count; ++i) {
-      const Origin o = origin(index + i);
-      for (int64_t t = first; t < last; ++t) {
-        const S* p = o.pixel + taps[t].offset;
-        if (!o.inside) {
-          const int64_t y = o.y + taps[t].y, x = o.x + taps[t].x;
-          if (y < 0 || y >= h || x + width <= 0 || x >= w) {
-            p = zeros;
-          } else if (x < 0 || x + width > w) {
-            copy(o, t * length, (t + 1) * length, edge);
-            p = edge;
-            edge += length;
-          }
+    Place at = place(index);
+    for (int i = 0; i < count; ++i, advance(at)) {
+      const Origin o = origin(at);
+      const S** to = out->pointers + i;
+      // Each pixel is read once, and where they are a stride apart no hardware foresees the next.
+      if (tap_count == 1 && o.inside)
+        for (int64_t e = begin; e < end; e += 64 / static_cast<int64_t>(sizeof(S)))
+          __builtin_prefetch(o.pixel + taps[0].offset + e, 0, 2);
+      if (o.inside) {
+        for (int64_t t = first; t < last; ++t, to += Shape::kMr) *to = o.pixel + taps[t].offset;
+        continue;
+      }
+      for (int64_t t = first; t < last; ++t, to += Shape::kMr) {
+        const int64_t y = o.y + taps[t].y, x = o.x + taps[t].x;
+        *to = o.pixel + taps[t].offset;
+        if (y < 0 || y >= h || x + width <= 0 || x >= w) {
+          *to = zeros;
+        } else if (x < 0 || x + width > w) {
+          copy(o, t * length, (t + 1) * length, edge);
+          *to = edge;
+          edge += length;
         }
-        out->pointers[(t - first) * Tile<V>::kMr + i] = p;
       }
     }
-    for (int i = count; i < Tile<V>::kMr; ++i)
-      for (int64_t t = first; t < last; ++t) out->pointers[(t - first) * Tile<V>::kMr + i] = zeros;
+    for (int i = count; i < Shape::kMr; ++i)
+      for (int64_t t = first; t < last; ++t) out->pointers[(t - first) * Shape::kMr + i] = zeros;
   }
 };
 
 // Elements for the runs of one panel that reach over the edge.
-template <class S>
+template <class Shape>
 int64_t edge_room(int64_t tap_length) {
-  return (kBlockK + 2 * tap_length) * Tile<Vec<S>>::kMr;
+  return (kBlockK + 2 * tap_length) * Shape::kMr;
 }
 // Elements of each thread: zeros, and the runs at the edge of its panels.
-template <class S>
+template <class Shape>
 int64_t edge_elements(int64_t tap_length) {
   tap_length = max_of(tap_length, int64_t{1});
-  return round_up(tap_length + kMostPanels<Tile<Vec<S>>> * edge_room<S>(tap_length), 16);
+  return round_up(tap_length + kMostPanels<Shape> * edge_room<Shape>(tap_length), 16);
 }
 
 // The taps of forward and weight gradient, (r, s) in order; those of a kernel row are one where they can be.
@@ -158,7 +180,7 @@ inline int64_t phase_taps(const ConvShape& s, int64_t phase_y, int64_t phase_x, 
   for (int64_t r = 0; r < s.r; ++r) {
     const int64_t y = phase_y + s.pad[0] - r * s.dilation[0];
     if (y % s.stride[0] != 0) continue;
-    for (int64_t c = 0; c < s.s; ++c) {
+    for (int64_t c = s.s - 1; c >= 0; --c) {  // from left to right in dy
       const int64_t x = phase_x + s.pad[1] - c * s.dilation[1];
       if (x % s.stride[1] != 0) continue;
       const int64_t p = y / s.stride[0], q = x / s.stride[1];
@@ -167,6 +189,17 @@ inline int64_t phase_taps(const ConvShape& s, int64_t phase_y, int64_t phase_x, 
     }
   }
   return count;
+}
+
+// Of `count` such taps, those of a kernel row as one where their pixels and channels lie together: how many pixels each has then.
+inline int64_t merge_taps(const ConvShape& s, Tap* taps, int64_t* count) {
+  int64_t width = 1;
+  while (width < *count && taps[width].y == taps[0].y && taps[width].x == taps[0].x + width) ++width;
+  const bool all = width == *count || taps[width].y != taps[0].y;
+  if (s.groups != 1 || !all || width == 1) return 1;
+  *count /= width;
+  for (int64_t t = 1; t < *count; ++t) taps[t] = taps[t * width];
+  return width;
 }
 
 template <class O>

@@ -14,6 +14,7 @@ void register_gemm(KernelTable& table);
 void register_conv(KernelTable& table);       // convolutions of any kind, as matrix products
 void register_conv_winograd(KernelTable& table);
 void register_conv_winograd_weight(KernelTable& table);
+void register_conv_planar(KernelTable& table);
 void register_conv_narrow(KernelTable& table);
 void register_conv_depthwise(KernelTable& table);
 void register_pool(KernelTable& table);

@@ -77,26 +77,39 @@ template <class V, int R, int NV, class C>
 SMELT_INLINE void write_tile(const V (&acc)[R][NV], C* const* c_rows, int rows, int columns, const Epilogue<typename V::T>& e) {
   const bool relu = e.last && e.activation == Activation::relu, biased = e.last && e.bias;
   const bool more = e.last && (e.residual || (e.activation != Activation::none && !relu));
-  if (rows == R && columns == NV * V::W && !more) {
-    if (e.alpha == 1 && !e.add && !biased && !relu) {
-#pragma GCC unroll 16
-      for (int i = 0; i < R; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) acc[i][j].store(c_rows[i] + j * V::W);
-      return;
-    }
+  if (rows == R && !more) {
+    const bool plain = e.alpha == 1 && !e.add && !biased && !relu;
     const V alpha = V::set(e.alpha);
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) {
-      const V bias = biased ? V::load(e.bias + j * V::W) : V::zero();
+      const int lanes = columns - j * V::W;
+      if (lanes >= V::W) {
+        if (plain) {
 #pragma GCC unroll 16
-      for (int i = 0; i < R; ++i) {
-        C* c = c_rows[i] + j * V::W;
-        V v = alpha * acc[i][j];
-        if (e.add) v = V::load(c) + v;
-        if (biased) v = v + bias;
-        if (relu) v = activate(Activation::relu, v);
-        v.store(c);
+          for (int i = 0; i < R; ++i) acc[i][j].store(c_rows[i] + j * V::W);
+          continue;
+        }
+        const V bias = biased ? V::load(e.bias + j * V::W) : V::zero();
+#pragma GCC unroll 16
+        for (int i = 0; i < R; ++i) {
+          C* c = c_rows[i] + j * V::W;
+          V v = alpha * acc[i][j];
+          if (e.add) v = V::load(c) + v;
+          if (biased) v = v + bias;
+          if (relu) v = activate(Activation::relu, v);
+          v.store(c);
+        }
+      } else if (lanes > 0) {
+        const V bias = biased ? V::load(e.bias + j * V::W, lanes) : V::zero();
+#pragma GCC unroll 16
+        for (int i = 0; i < R; ++i) {
+          C* c = c_rows[i] + j * V::W;
+          V v = alpha * acc[i][j];
+          if (e.add) v = V::load(c, lanes) + v;
+          if (biased) v = v + bias;
+          if (relu) v = activate(Activation::relu, v);
+          v.store(c, lanes);
+        }
       }
     }
     return;
@@ -117,11 +130,15 @@ template <class Shape, int R, int NV, LayoutA layout, class T, class C>
 __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, C* const* c_rows, int rows, int columns,
                                             const Epilogue<T>& e) {
   using V = typename Shape::Vector;
-  V acc[R][NV];
+  // One vector of columns has too few sums to fill the units: every other step of the depth has sums of its own.
+  constexpr int kSets = NV == 1 && Shape::kMr <= 8 ? 2 : 1;
+  V sets[kSets][R][NV];
+#pragma GCC unroll 2
+  for (int u = 0; u < kSets; ++u)
 #pragma GCC unroll 16
-  for (int i = 0; i < R; ++i)
+    for (int i = 0; i < R; ++i)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[i][j] = V::zero();
+      for (int j = 0; j < NV; ++j) sets[u][i][j] = V::zero();
 
   // The tile of c is asked for now, to be here when the sums are.
 #pragma GCC unroll 16
@@ -131,7 +148,7 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, C
   }
 
   // One step of the depth, element(i) being that of row i.
-  const auto advance = [&](const auto& element) __attribute__((always_inline)) {
+  const auto advance = [&](V (&acc)[R][NV], const auto& element) __attribute__((always_inline)) {
     V bv[NV];
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) bv[j] = V::load(b + j * V::W);
@@ -149,8 +166,9 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, C
     int64_t p = 0;
     for (; p + kAtOnce <= steps; p += kAtOnce)
 #pragma GCC unroll 4
-      for (int u = 0; u < kAtOnce; ++u) advance([&](int i) __attribute__((always_inline)) { return element(i, p + u); });
-    for (; p < steps; ++p) advance([&](int i) __attribute__((always_inline)) { return element(i, p); });
+      for (int u = 0; u < kAtOnce; ++u)
+        advance(sets[u % kSets], [&](int i) __attribute__((always_inline)) { return element(i, p + u); });
+    for (; p < steps; ++p) advance(sets[0], [&](int i) __attribute__((always_inline)) { return element(i, p); });
   };
   if constexpr (layout == LayoutA::runs) {
     const auto* runs = reinterpret_cast<const Runs<T>*>(a);
@@ -170,7 +188,10 @@ __attribute__((noinline)) void micro_kernel(int64_t k, const T* a, const T* b, C
     advance_all(k, [&](int i, int64_t p) __attribute__((always_inline)) { return a[i * kRowStep + p * kStep]; });
   }
 
-  write_tile<V, R, NV>(acc, c_rows, rows, columns, e);
+  if constexpr (kSets == 2)
+#pragma GCC unroll 16
+    for (int i = 0; i < R; ++i) sets[0][i][0] = sets[0][i][0] + sets[1][i][0];
+  write_tile<V, R, NV>(sets[0], c_rows, rows, columns, e);
 }
 
 // The smallest micro-kernel that covers the tile: rows in steps of 2, one vector, two or all of them.
@@ -185,12 +206,12 @@ inline void run_tile(int64_t k, const T* a, const T* b, C* const* c_rows, int ro
   micro_kernel<Shape, R, Shape::kVectors, layout>(k, a, b, c_rows, rows, columns, e);
 }
 
-// What the loops around it know of a tile. This one's elements are those of the product.
-template <class V>
-struct Tile {  // float64 has one lane: a small tile for checks
+// What the loops around it know of a tile of M rows by N vectors. This one's elements are those of the product.
+template <class V, int M, int N>
+struct TileOf {
   using Vector = V;
-  static constexpr int kMr = __is_same(V, VecF) ? kTileM : 4;
-  static constexpr int kVectors = __is_same(V, VecF) ? kTileVectors : 4;
+  static constexpr int kMr = M;
+  static constexpr int kVectors = N;
   static constexpr int kNr = kVectors * V::W;
   static constexpr int kDepthStep = 1;             // whole ones make up a product's depth
   static constexpr bool kNarrows = false;          // whether it writes results narrower than the sums
@@ -201,9 +222,12 @@ struct Tile {  // float64 has one lane: a small tile for checks
   template <LayoutA layout>
   static void run(int64_t k, const typename V::T* a, const typename V::T* b, typename V::T* const* c_rows, int rows, int columns,
                   const Epilogue<typename V::T>& e) {
-    run_tile<Tile, layout>(k, a, b, c_rows, rows, columns, e);
+    run_tile<TileOf, layout>(k, a, b, c_rows, rows, columns, e);
   }
 };
+// float64 has one lane: a small tile for checks.
+template <class V>
+struct Tile : TileOf<V, __is_same(V, VecF) ? kTileM : 4, __is_same(V, VecF) ? kTileVectors : 4> {};
 
 }  // namespace
 }  // namespace smelt

@@ -13,6 +13,7 @@ void register_kernels(KernelTable& table) {
   register_conv(table);
   register_conv_winograd(table);
   register_conv_winograd_weight(table);
+  register_conv_planar(table);
   register_conv_narrow(table);
   register_conv_depthwise(table);
   register_pool(table);

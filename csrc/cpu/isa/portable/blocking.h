@@ -3,6 +3,7 @@
 namespace smelt {
 namespace {
 constexpr int kTileM = 4, kTileVectors = 2;   // a tile of rows by vectors that stays in registers
+constexpr int kTallM = kTileM, kTallVectors = kTileVectors;  // no other one
 constexpr int kPanelsA = 1;                   // panels of A that meet one panel of B after the other
 constexpr long kBlockK = 256, kBlockN = 512;  // longest depth of a tile, columns that are packed together
 constexpr long kBlockB = kBlockK * kBlockN;   // elements of B that are packed together, whole blocks of the depth

@@ -96,7 +96,7 @@ std::string features() {
   const Features& f = info();
   std::string out;
   const auto add = [&](bool has, const char* name) {
-    if (has) out += (out.empty() ? "" : " ") + std::string(name);
+    if (has) out.append(out.empty() ? "" : " ").append(name);
   };
   add(f.avx2 && f.os_avx, "avx2");
   add(f.fma && f.os_avx, "fma");

@@ -45,8 +45,7 @@ class Case:
         dtypes: dtypes of the floating inputs.
         bound: from the float64 inputs and result and the unit of the computing dtype, the largest error allowed before
             the result is rounded to the tensor's dtype; a number or an array.
-        between: of the float64 inputs: what a half type rounds once more on the way, where the error of it is at most that of the
-            result.
+        between: of the float64 inputs: what a half type rounds once more on the way, to errors that the result keeps.
         result: dtype of floating results where it is not that of the inputs. Other results have the reference's dtype.
         flops, nbytes: of one call in float32, for benchmarks.
     """

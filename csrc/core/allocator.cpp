@@ -28,7 +28,7 @@ void* system_allocate(int, size_t bytes) {
   // Mapped, so that a release is one: the heap would keep it. More than is needed, for the alignment; the rest goes back.
   if (bytes > SIZE_MAX - 2 * kHugePage) return nullptr;
   const size_t whole = in_pages(bytes);
-  void* const mapped = mmap(nullptr, whole + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const mapped = mmap(nullptr, whole + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
   const size_t before = -reinterpret_cast<uintptr_t>(mapped) % kHugePage;
   char* const p = static_cast<char*>(mapped) + before;

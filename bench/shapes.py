@@ -23,13 +23,15 @@ from smelt.bench.measure import Comparison, compare  # noqa: E402
 
 
 def ratios(
-    cases: Iterable[suites.Case], measure: Callable[[Callable[[], Any], Callable[[], Any]], Comparison] = compare
+    cases: Iterable[suites.Case],
+    measure: Callable[[Callable[[], Any], Callable[[], Any]], Comparison] = compare,
+    rival: str = "torch",
 ) -> dict[str, float]:
-    """smelt against PyTorch, by case."""
+    """smelt against a peer, by case."""
     found = {}
     for case in cases:
         case.check()
-        c = measure(case.contenders["smelt"].run, case.contenders["torch"].run)
+        c = measure(case.contenders["smelt"].run, case.contenders[rival].run)
         found[case.name] = c.ratio
         print(f"{c.ratio:6.2f}x ({c.low:.2f} to {c.high:.2f})  {case.name}", file=sys.stderr)
     return found
@@ -51,9 +53,11 @@ def summary(found: dict[str, float], freak: float = np.inf) -> str:
     return f"geometric mean {mean:.2f}x, worst {worst:.2f}x ({min(found, key=lambda name: found[name])}){apart}"
 
 
-def cases(suite: str, random: int, seed: int, dtype: str, given: Sequence[str] = ()) -> Iterator[suites.Case]:
+def cases(
+    suite: str, random: int, seed: int, dtype: str, given: Sequence[str] = (), rival: str = "torch"
+) -> Iterator[suites.Case]:
     chosen = suites.SUITES[suite]
-    modules, rng = suites.peers(["torch"]), np.random.default_rng(seed)
+    modules, rng = suites.peers([rival]), np.random.default_rng(seed)
     for shape in chosen.shapes(given, random, seed):  # one at a time: their data would fill the memory
         yield chosen.build(shape, dtype, [], modules, rng, "cpu")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from smelt import bench, nn
 from smelt.bench import models
 
 ROOT = Path(__file__).resolve().parent.parent
+PEERS = {"torch": "PyTorch", "jax": "JAX"}
 
 
 def gemm_row(m: int, n: int, k: int, ta: bool, tb: bool, target: float) -> Row:
@@ -59,16 +61,21 @@ def gemm_2048() -> Row:
 
 
 def shape_set(
-    suite: str, random: int, dtype: str, mean: float, worst: float, given: tuple[str, ...] = (), pairs: int = 15
-) -> Row:
-    peer()
+    suite: str, random: int, dtype: str, mean: float, worst: float, given: tuple[str, ...] = (), pairs: int = 15,
+    rival: str = "torch",
+) -> Row:  # fmt: skip
+    try:
+        version = importlib.metadata.version(rival)
+    except importlib.metadata.PackageNotFoundError:
+        raise NotRunError(f"{PEERS[rival]} is not installed") from None
     if dtype != "float32" and smelt._core.max_isa() not in ("avx512bf16", "amx"):
         pairs = 5  # the peer takes seconds
-    found = shapes.ratios(shapes.cases(suite, random, 1, dtype, given), lambda a, b: measured_ratio(a, b, pairs=pairs))
+    cases = shapes.cases(suite, random, 1, dtype, given, rival)
+    found = shapes.ratios(cases, lambda a, b: measured_ratio(a, b, pairs=pairs), rival)
     freak = shapes.FREAK.get(suite, np.inf)
     got = shapes.mean_and_worst(found, freak)
     passed = got[0] >= mean and got[1] >= worst
-    return result(passed, shapes.summary(found, freak), shapes=found, peer=f"PyTorch {peer().__version__}")
+    return result(passed, shapes.summary(found, freak), shapes=found, peer=f"{PEERS[rival]} {version}")
 
 
 def stream_shares(given: tuple[str, ...], rounds: int, least: float) -> Row:
@@ -123,6 +130,10 @@ claim("norms, softmax, cross entropy and GELU, fp32", "each >= 1.3x of PyTorch")
 claim("norms, softmax, cross entropy and GELU, fp32, 1 GB", "each >= 1.3x of PyTorch")(
     functools.partial(shape_set, "norm", 0, "float32", 1.3, 1.3, tuple(f"{op}:large" for op in NORMS), 5)
 )
+for suite, given, least in (("conv", (), 1.2), ("norm", NORMS, 1.3)):
+    claim(f"{suite} fp32 named shapes, against JAX", f"geometric mean >= {least}x of JAX")(
+        functools.partial(shape_set, suite, 0, "float32", least, 0.0, given, 7, "jax")
+    )
 for size in ("", ":large"):
     claim(
         f"norms, softmax, cross entropy and GELU, fp32{', 1 GB' if size else ''}, share of the stream",

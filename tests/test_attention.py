@@ -91,6 +91,28 @@ def test_keys_behind_the_length_are_not_read(rng, level, dtype):
         assert not grad[1, 97:].any() and not grad[2].any() and grad[1, :97].any()
 
 
+@pytest.mark.parametrize("level", isa_levels())
+@pytest.mark.parametrize("scale", [1e3, 1e5, 1e9])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_large_scores_choose_one_key(level, rng, dtype, scale):
+    q, k, v = (
+        smelt.from_numpy(rng.normal(size=(1, 33, 2, 32)).astype(np.float32) * m).to(dtype) for m in (scale, scale, 1)
+    )
+    wide = [t.to("float64").numpy().transpose(0, 2, 1, 3) for t in (q, k, v)]
+    best = (wide[0] @ wide[1].swapaxes(-1, -2)).argmax(-1)
+    wanted = np.take_along_axis(wide[2], best[..., None], 2).transpose(0, 2, 1, 3)
+    leaves = [t.requires_grad_() for t in (q, k, v)]
+    with kernels.isa(level):
+        y = smelt.attention(*leaves)
+        y.sum().backward()
+    # Nearly all rows have one largest score by far; none is lost, and gradients stay finite.
+    got = y.to("float64").numpy()
+    assert np.isfinite(got).all() and (np.abs(got - wanted).max(-1) == 0).mean() > 0.9
+    assert (got != 0).any(-1).all()
+    assert all(np.isfinite(t.grad.to("float64").numpy()).all() for t in leaves)
+    np.testing.assert_allclose(v.grad.to("float64").numpy().sum(), y.size, rtol=0.02)
+
+
 @pytest.mark.parametrize("device", ["cpu", *devices()])
 def test_rows_that_are_masked_whole_give_zeros(rng, device):
     arrays, dy = operands(rng)

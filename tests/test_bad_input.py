@@ -546,3 +546,36 @@ def test_errors_name_the_layer_with_its_path():
         net(smelt.ones(1, 4, 4, 4), smelt.ones(1, 4, 5))
     with pytest.raises(IndexError, match=r"^layer 1: embedding: index must be in \[0, 3\), got 3"):
         nn.Sequential(nn.Identity(), nn.Embedding(3, 2))(smelt.tensor([3]))
+
+
+FAR = [
+    (1431655765, 2147483647, 10),
+    (2**29, 2**29, 1),
+    (1, 0, 2**31 - 1),
+    (600, 1000, 3),
+    (2**31 - 1, 2**31 - 1, 2**31 - 1),
+]
+
+
+@pytest.mark.parametrize("channels, filters, groups", [(1, 8, 1), (2, 2, 2), (4, 8, 2), (8, 8, 1), (32, 32, 1)])
+@pytest.mark.parametrize("dilation, padding, stride", FAR)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_taps_far_from_the_picture(dtype, channels, filters, groups, dilation, padding, stride):
+    """Products of such extents overflow: taps that meet no pixel add nothing, and nothing is as large as they reach."""
+    x = smelt.full((1, 5, 5, channels), 1.0, dtype=dtype).requires_grad_()
+    w = smelt.full((filters, 4, 4, channels // groups), 1.0, dtype=dtype).requires_grad_()
+
+    def run():
+        y = smelt.conv2d(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        y.sum().backward()
+        return y
+
+    y = outcome("conv2d", run)
+    beyond = 5 + 2 * padding - 3 * dilation - 1
+    if y is None:  # a kernel beyond the picture, or a result beyond memory
+        assert beyond < 0 or beyond // stride > 1000
+        return
+    met = [sum(0 <= i * stride - padding + t * dilation < 5 for t in range(4)) for i in range(y.shape[1])]
+    wanted = np.outer(met, met)[None, :, :, None] * np.full(filters, channels // groups)
+    np.testing.assert_array_equal(y.astype("float32").numpy(), wanted)
+    assert float(x.grad.astype("float32").sum().item()) == wanted.sum() == float(w.grad.astype("float32").sum().item())

@@ -227,6 +227,7 @@ def test_batch_norm_state_follows_the_mode():
     bn = nn.BatchNorm1d(3)
     x = smelt.randn(32, 3) * 5 + 2
     bn(x)
+    bn(x[:0])  # nothing to count
     assert bn.batches.item() == 1
     exact = x.numpy().astype(np.float64)
     # Sums of 32 float32 numbers, then momentum times the result: (32 + 4) roundings at most.

@@ -62,11 +62,6 @@ struct AttentionNode final : Node {
       return;
     }
     // The gradients of one call have one dtype, and no two of them the same memory: else there are several calls.
-    const auto same = [&](int i, int j) {
-      const Edge &one = inputs[i], &other = inputs[j];
-      if (one.leaf) return other.leaf && one.leaf.impl() == other.leaf.impl();
-      return one.node.get() == other.node.get() && one.output == other.output;
-    };
     bool done[3] = {!g.needs(0), !g.needs(1), !g.needs(2)};
     while (!(done[0] && done[1] && done[2])) {
       void** const pointers[3] = {&args.dq, &args.dk, &args.dv};
@@ -79,7 +74,7 @@ struct AttentionNode final : Node {
         *flags[i] = false;
         if (done[i] || g.input_dtype(i) != args.grad_dtype) continue;
         bool shared = false;
-        for (int j = 0; j < i; ++j) shared = shared || (targets[j].tensor && same(i, j));
+        for (int j = 0; j < i; ++j) shared = shared || (targets[j].tensor && g.same(i, j));
         if (shared) continue;
         targets[i] = g.target(i);
         *pointers[i] = targets[i].tensor.data();

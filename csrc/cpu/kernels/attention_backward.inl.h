@@ -195,7 +195,7 @@ class AttentionBackward {
         for (int v = 0; v < 2; ++v) {
           const int64_t at = (i + r) * kPitch + j + v * V::W;
           const V s = V::load(m.scores + at);
-          const V e = exp_small(min(one, fma(s, V::set(factor[r]), minus_lse[r])));
+          const V e = exp_small(min(one, s * V::set(factor[r]) + minus_lse[r]));  // rounded as in forward
           // A key that is not seen has no part in anything, whatever it holds.
           const auto unseen = s == nothing;
           p[r][v] = select(unseen, zero, e);

@@ -121,10 +121,10 @@ class AttentionForward {
     }
     const T before = m.largest[i], top = max_of(max_lane(max(top0, top1)), before);
     const T shift = top == kNothing<T> ? T(0) : top;
-    const V minus = V::set(-shift);
+    const V largest = V::set(shift);  // taken from the rounded product, whose maximum it is: not fused
     V sum0 = V::zero(), sum1 = V::zero();
     for (int64_t j = 0; j < limit; j += kStep<V>) {
-      const V p0 = exp_small(fma(V::load(s + j), scale, minus)), p1 = exp_small(fma(V::load(s + j + V::W), scale, minus));
+      const V p0 = exp_small(V::load(s + j) * scale - largest), p1 = exp_small(V::load(s + j + V::W) * scale - largest);
       sum0 = sum0 + p0;
       sum1 = sum1 + p1;
       Operands::put(m.scores, m.p, i, j, p0, p1);

@@ -79,14 +79,15 @@ struct Padding {
   }
 };
 // The copy passes over memory: it pays where each element meets many filters and one row of eight is at an edge.
-inline bool pays_padding(int64_t columns, int64_t reach, int64_t size, int64_t products) {
-  return reach > 1 && 8 * (reach - 1) >= columns && products >= 64 && size <= int64_t{1} << 24;
+// Extents may be of any size, so that only doubles hold their product.
+inline bool pays_padding(int64_t columns, int64_t reach, double size, int64_t products) {
+  return reach > 1 && reach - 1 >= columns / 8 && products >= 64 && size <= 1 << 24;
 }
 Padding forward_padding(const ConvShape& s) {
   const int64_t rows = (s.p - 1) * s.stride[0] + (s.r - 1) * s.dilation[0] + 1;
   const int64_t columns = (s.q - 1) * s.stride[1] + (s.s - 1) * s.dilation[1] + 1;
   const bool used = s.pad[1] > 0 && s.n * s.p * s.q > 0 && s.pad[1] < columns &&
-                    pays_padding(s.w, s.s, s.n * rows * columns * s.c, s.k / s.groups * s.r * s.s);
+                    pays_padding(s.w, s.s, 1.0 * s.n * rows * columns * s.c, s.k / s.groups * s.r * s.s);
   return {s.n, s.c, s.h, s.w, s.pad[0], s.pad[1], rows, columns, used};
 }
 // The layer on the padded picture.
@@ -107,7 +108,7 @@ Padding input_padding(const ConvShape& s) {  // of dy
   const int64_t rows = top + max_of(s.p, (s.h - 1 + s.pad[0]) / s.stride[0] + 1);
   const int64_t columns = left + max_of(s.q, (s.w - 1 + s.pad[1]) / s.stride[1] + 1);
   const bool used = s.n * s.p * s.q > 0 && s.h > 0 && s.w > 0 &&
-                    pays_padding(s.q, columns - s.q + 1, s.n * rows * columns * s.k, s.c / s.groups * s.r * s.s);
+                    pays_padding(s.q, columns - s.q + 1, 1.0 * s.n * rows * columns * s.k, s.c / s.groups * s.r * s.s);
   return {s.n, s.k, s.p, s.q, top, left, rows, columns, used};
 }
 
@@ -203,16 +204,7 @@ void backward_input_phase(const Conv2dBackwardInputArgs& a, Context& context, co
     taps[t].offset += (padding.top * s.q + padding.left) * s.k;
   }
   if (count == 0) {  // a stride beyond the kernel leaves these pixels out
-    if (a.accumulate) return;
-    const ConvShape& x = a.shape;
-    const int64_t phase_height = phase_rows(x.h, x.stride[0], phase_y);
-    parallel_for(context, x.n * phase_height, ceil_div(16384, max_of(x.w * x.c, int64_t{1})), [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        O* to = static_cast<O*>(a.dx) + (row / phase_height * x.h + phase_y + row % phase_height * x.stride[0]) * x.w * x.c;
-        for (int64_t j = phase_x; j < x.w; j += x.stride[1])
-          __builtin_memset(to + j * x.c, 0, static_cast<size_t>(x.c) * sizeof(O));
-      }
-    });
+    if (!a.accumulate) zero_phase<O>(a, context, phase_y, phase_x);
     return;
   }
   const int64_t rows = phase_rows(s.h, s.stride[0], phase_y), columns = phase_rows(s.w, s.stride[1], phase_x);

@@ -203,13 +203,15 @@ inline int64_t merge_taps(const ConvShape& s, Tap* taps, int64_t* count) {
 }
 
 template <class O>
-void zero_phase(const Conv2dBackwardInputArgs& a, int64_t phase_y, int64_t phase_x) {
+void zero_phase(const Conv2dBackwardInputArgs& a, Context& context, int64_t phase_y, int64_t phase_x) {
   const ConvShape& s = a.shape;
-  O* dx = static_cast<O*>(a.dx);
-  for (int64_t n = 0; n < s.n; ++n)
-    for (int64_t y = phase_y; y < s.h; y += s.stride[0])
-      for (int64_t x = phase_x; x < s.w; x += s.stride[1])
-        for (int64_t c = 0; c < s.c; ++c) dx[((n * s.h + y) * s.w + x) * s.c + c] = to_storage<O>(0);
+  const int64_t height = phase_rows(s.h, s.stride[0], phase_y);
+  parallel_for(context, s.n * height, ceil_div(16384, max_of(s.w * s.c, int64_t{1})), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      O* to = static_cast<O*>(a.dx) + (row / height * s.h + phase_y + row % height * s.stride[0]) * s.w * s.c;
+      for (int64_t x = phase_x; x < s.w; x += s.stride[1]) __builtin_memset(to + x * s.c, 0, static_cast<size_t>(s.c) * sizeof(O));
+    }
+  });
 }
 
 // The reduction over pixels is cut by shape alone: into at most kParts parts where dw is small and the pixels are many.

@@ -21,7 +21,7 @@ bool is_narrow(const ConvShape& s) {
 // Rows of the picture around kRows rows of the result.
 struct Strip {
   int64_t rows, pitch;  // elements of a row
-  explicit Strip(const ConvShape& s) : rows((kRows - 1) * s.stride[0] + s.r), pitch(((s.q - 1) * s.stride[1] + s.s) * s.c) {}
+  explicit Strip(const ConvShape& s) : rows((max_of(int64_t{1}, min_of(kRows, s.p)) - 1) * s.stride[0] + s.r), pitch(((s.q - 1) * s.stride[1] + s.s) * s.c) {}
   int64_t elements() const { return round_up(rows * pitch, 16) + 16; }
 
   template <class S>

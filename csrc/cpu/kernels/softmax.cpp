@@ -67,8 +67,9 @@ inline RowScale<Compute<S>> row_scale(const S* x, int64_t n, Compute<S> first, C
       if constexpr (kKeep) store(powers + begin + i, e, lanes);
       acc = acc + keep_lanes(e, lanes);
     });
-    total = begin == 0 ? sum(acc) : total * std::exp(before - shift) + sum(acc);
-    if constexpr (kKeep) tops[begin / kBlock] = shift;
+    // Nothing so far means that all was -inf, whatever `before` is.
+    total = total == 0 ? sum(acc) : total * std::exp(before - shift) + sum(acc);
+    if constexpr (kKeep) tops[begin / kBlock] = best;
   }
   return {shift, total};
 }

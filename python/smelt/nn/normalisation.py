@@ -50,7 +50,7 @@ class _BatchNorm(Module):
             x, self.weight, self.bias, self.running_mean, self.running_var, self.training, self.momentum, self.eps,
             residual, activation,
         )  # fmt: skip
-        if self.training:
+        if self.training and x.size:
             _core.assign(self.batches, self.batches + 1)
         return out
 

@@ -101,7 +101,7 @@ void backward_input_phase(const Conv2dBackwardInputArgs& a, Context& context, in
   void* workspace = static_cast<char*>(context.workspace) + 2 * tap_bytes(s);
   const int64_t count = phase_taps(s, phase_y, phase_x, taps, kernel_at);
   if (count == 0) {  // a stride beyond the kernel leaves these pixels out
-    if (!a.accumulate) zero_phase<O>(a, phase_y, phase_x);
+    if (!a.accumulate) zero_phase<O>(a, context, phase_y, phase_x);
     return;
   }
   const int64_t rows = phase_rows(s.h, s.stride[0], phase_y), columns = phase_rows(s.w, s.stride[1], phase_x);

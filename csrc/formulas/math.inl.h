@@ -353,8 +353,8 @@ SMELT_INLINE VecD gelu_slope(VecD x) {
 
 template <FloatVector V>
 SMELT_INLINE V sigmoid(V x) {
-  const V one = V::set(1), e = exp_down(-abs(x)), t = one / (one + e);
-  return select(x < V::zero(), e * t, t);
+  const V one = V::set(1), e = exp_down(-abs(x));
+  return select(x < V::zero(), e, one) / (one + e);
 }
 SMELT_INLINE VecD sigmoid(VecD x) { return {1 / (1 + std::exp(-x.v))}; }
 // log(1 + e^x) without overflow.

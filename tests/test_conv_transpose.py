@@ -88,7 +88,7 @@ def test_recorded_steps_have_the_bits_of_eager_ones(rng, precision):
     assert len(set(results[0])) == len(batches)
 
 
-@pytest.mark.parametrize("device", devices() or [pytest.param("", marks=pytest.mark.skip(reason="no other device"))])
+@pytest.mark.parametrize("device", devices())
 def test_layers_on_another_device(rng, device):
     x = rng.normal(size=(1, 4, 4, 2)).astype("float32")
     here = _model()
@@ -97,7 +97,8 @@ def test_layers_on_another_device(rng, device):
         model(t).sum().backward()
     for a, b in zip(here.parameters(), there.parameters()):
         got, want = b.grad.to("cpu").numpy(), a.grad.numpy()
-        assert np.abs(got - want).max() <= 200 * 2.0**-23 * np.abs(want).mean() + 200 * 2.0**-23 * np.abs(want).max()
+        # Sums of at most 128 products in each of three layers, in another order; the terms are of the gradient's size.
+        assert np.abs(got - want).max() <= 3 * 128 * 2.0**-24 * np.abs(want).max()
 
 
 def test_autocast_gives_each_gradient_the_dtype_of_its_operand(rng):

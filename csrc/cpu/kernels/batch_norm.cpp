@@ -4,18 +4,15 @@
 // rows. Parameters and statistics of halves are float32.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
+#include "cpu/kernels/row_chunks.inl.h"
 
 namespace smelt {
 namespace {
 
 constexpr int64_t kGrain = 16384;
-constexpr int64_t kMaxChunks = 64;
 constexpr int64_t kBlock = 8192;  // elements that are looked at twice in a row
 constexpr int kTogether = 8;      // rows that are added in registers
 
-// Rows that one chunk has: by shape alone.
-int64_t chunk_rows(int64_t rows) { return max_of(int64_t{64}, ceil_div(rows, kMaxChunks)); }
-int64_t chunk_count(int64_t rows) { return max_of(int64_t{1}, ceil_div(rows, chunk_rows(rows))); }
 // Rows of a block.
 int64_t block_rows(int64_t c) { return min_of(int64_t{256}, max_of(int64_t{16}, kBlock / max_of(c, int64_t{1}))); }
 int64_t row_grain(int64_t c) { return max_of(int64_t{1}, kGrain / max_of(c, int64_t{1})); }

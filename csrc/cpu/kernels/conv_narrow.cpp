@@ -10,11 +10,11 @@
 namespace smelt {
 namespace {
 
-constexpr int64_t kMostChannels = 4, kMostTaps = 128;  // R S of a filter
+constexpr int64_t kMostChannels = 4, kMostTapsOfAll = 128;  // R S of a filter
 constexpr int64_t kRows = 4;                           // of the result, that share the copied rows
 
 bool is_narrow(const ConvShape& s) {
-  return s.groups == 1 && s.c >= 1 && s.c <= kMostChannels && s.k >= 2 * s.c && s.r * s.s <= kMostTaps && s.dilation[0] == 1 &&
+  return s.groups == 1 && s.c >= 1 && s.c <= kMostChannels && s.k >= 2 * s.c && s.r * s.s <= kMostTapsOfAll && s.dilation[0] == 1 &&
          s.dilation[1] == 1 && s.n * s.p * s.q > 0;
 }
 

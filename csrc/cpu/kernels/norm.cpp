@@ -4,18 +4,14 @@
 // statistics of halves are float32.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
+#include "cpu/kernels/row_chunks.inl.h"
 
 namespace smelt {
 namespace {
 
 constexpr int64_t kGrain = 16384;
-constexpr int64_t kMaxChunks = 64;
 constexpr int64_t kPart = 4096;  // elements of a row that are looked at twice in a row
 constexpr int kTogether = 4;     // rows whose parts of the column sums are added in registers
-
-// Rows that one chunk has: by shape alone.
-int64_t chunk_rows(int64_t rows) { return max_of(int64_t{64}, ceil_div(rows, kMaxChunks)); }
-int64_t chunk_count(int64_t rows) { return max_of(int64_t{1}, ceil_div(rows, chunk_rows(rows))); }
 
 // The sum along n elements in four chains; more(sum, i, lanes) adds to one, and nothing in lanes that are not there.
 template <class V, class F>

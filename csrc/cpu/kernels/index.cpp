@@ -73,7 +73,8 @@ size_t put_workspace(const PutArgs& a, int) {
 Sorted sort_by_row(const PutArgs& a, void* workspace) {
   const Sorted s{static_cast<int64_t*>(workspace), static_cast<int64_t*>(workspace) + a.n + 1};
   for (int64_t r = 0; r <= a.n; ++r) s.first[r] = 0;
-  for (int64_t j = 0; j < a.m; ++j) s.first[a.index[j]] += a.index[j] != a.skip;
+  for (int64_t j = 0; j < a.m; ++j)
+    if (a.index[j] != a.skip) ++s.first[a.index[j]];  // what is skipped may be no row
   for (int64_t r = 0, before = 0; r <= a.n; ++r) {  // first[r] becomes the end of row r, and its begin as places are given away
     before += s.first[r];
     s.first[r] = before;

@@ -37,6 +37,9 @@ MODELS = {
             (5, 8)),
     "cnn": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU()),
             (2, 9, 9, 3)),
+    "pooled": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(8),
+                                     nn.MaxPool2d((3, 2)), nn.BatchNorm2d(8, activation="relu"), nn.MaxPool2d(1, stride=1),
+                                     nn.Flatten()), (3, 16, 17, 3)),
     "conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 8, 3), nn.Sigmoid(), nn.BatchNorm1d(8), nn.ReLU()), (2, 9, 3)),
     "resnet": (lambda: nn.Sequential(block(), block(activation=None), down(), nn.GlobalAvgPool2d()), (2, 8, 8, 8)),
     "layer norm": (transformer, (2, 5, 8)),
@@ -102,6 +105,59 @@ def test_the_table():
     rows = transformer().fusions()
     assert [row[0] for row in rows if "sum" in row[1]] == ["1 + 2.body.0", "2 + 3.body.0", "3 + 4.body.0", "4 + 5"]
     assert str(nn.Linear(2, 2).fusions()) == str(nn.Sequential(nn.Linear(2, 2)).fusions()) == "no layers are fused"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_a_batch_norm_that_pools_gives_the_bits_of_its_parts(rng, dtype, training, activation):
+    for shape, size in [
+        ((3, 7, 9, 21), (2, 2)),
+        ((2, 9, 8, 5), (3, 2)),
+        ((1, 6, 5, 130), (6, 1)),
+        ((2, 20, 20, 3), (17, 17)),
+    ]:
+        c = shape[-1]
+        x = rng.integers(-3, 4, size=shape).astype(float)  # ties
+        if not training:
+            x[rng.random(shape) < 0.1] = np.nan  # also several to a window
+        given = [rng.normal(size=c), rng.normal(size=c), rng.normal(size=c), rng.uniform(0.5, 2, size=c)]
+        half = dtype in ("bfloat16", "float16")
+        made = [smelt.tensor(g).astype("float32" if half else dtype) for g in given]
+        results = []
+        for fused in (True, False):
+            t, w, b = (v.detach().copy().requires_grad_() for v in (smelt.tensor(x).astype(dtype), *made[:2]))
+            m, v = made[2].copy(), made[3].copy()
+            if fused:
+                y = smelt.batch_norm(t, w, b, m, v, training, activation=activation, max_pool=size)
+            else:
+                y = smelt.max_pool2d(smelt.batch_norm(t, w, b, m, v, training, activation=activation), size)
+            (y.astype("float32") * smelt.arange(float(y.size)).reshape(y.shape)).sum().backward()
+            results.append([a.astype("float64").numpy() for a in (y.detach(), t.grad, w.grad, b.grad, m, v)])
+        for one, other in zip(*results, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_what_pools_otherwise_stays_apart():
+    def found(*layers):
+        return [row[2] for row in nn.Sequential(nn.Conv2d(3, 4, 3), *layers).fusions()]
+
+    norm, relu = nn.BatchNorm2d(4), nn.ReLU()
+    assert found(norm, relu, nn.MaxPool2d(2)) == ["batch_norm(activation='relu', max_pool=(2, 2))"]
+    assert found(norm, nn.MaxPool2d(3, (3, 3))) == ["batch_norm(max_pool=(3, 3))"]
+    for pool in (nn.MaxPool2d(2, 1), nn.MaxPool2d(2, 2, 1), nn.AvgPool2d(2), nn.GlobalMaxPool2d()):
+        assert found(norm, relu, pool) == ["batch_norm(activation='relu')"]
+    heard = nn.MaxPool2d(2)
+    heard.register_forward_hook(lambda m, inputs, output: None)
+    assert found(norm, relu, heard) == ["batch_norm(activation='relu')"]
+    model = nn.Sequential(norm, relu, nn.MaxPool2d(5))
+    with pytest.raises(ValueError, match=r"^layer 2: max_pool2d: kernel has 5 rows, the padded input has 4$"):
+        model(smelt.randn(2, 4, 6, 4))
+    with pytest.raises(ValueError, match=r"^layer 0: BatchNorm2d: input must have 4 axes, got shape \(2, 4\)$"):
+        model(smelt.randn(2, 4))
+    with pytest.raises(ValueError, match=r"^batch_norm: kernel has 5 rows, the padded input has 4$"):
+        zero, one = smelt.zeros(4), smelt.ones(4)
+        smelt.batch_norm(smelt.randn(2, 4, 6, 4), one, zero, zero, one, True, max_pool=5)
 
 
 def test_what_is_listened_to_stays_apart():

@@ -204,6 +204,32 @@ def test_normalisation_gives_the_bits_of_the_ops(rng):
     same(running[1], moved[1])
     for mine, theirs in zip(kernels.batch_norm_backward(x, w, mean, rstd, dy, training=True), (tx, tw, tb)):
         same(mine, theirs.grad)
+    image, pair = floats(rng, 2, 5, 4, 5), (2, 3)
+    tx, tw, tb = (t.requires_grad_() for t in tensors(image, w, b))
+    y = smelt.batch_norm(tx, tw, tb, *moved, True, activation="relu", max_pool=pair)
+    got, mean, rstd, index = kernels.batch_norm(image, w, b, *running, training=True, activation="relu", max_pool=pair)
+    same(got, y.detach())
+    assert index.shape == got.shape == (2, 2, 1, 5) and index.dtype == np.uint8
+    dy = floats(rng, *got.shape)
+    y.backward(smelt.from_numpy(dy))
+    given = dict(training=True, bias=b, index=index, max_pool=pair)
+    for mine, theirs in zip(kernels.batch_norm_backward(image, w, mean, rstd, dy, **given), (tx, tw, tb)):
+        same(mine, theirs.grad)
+    for wrong, problem in [
+        (dict(index=None), "index must be given with max_pool, and None without"),
+        (dict(index=index + np.uint8(6)), r"index must be in \[0, 6\), got 6 at position 0"),
+        (dict(max_pool=(6, 1)), "kernel must fit the padded input of 5, got 6"),
+        (dict(y=got), "y must be None with bias or max_pool"),
+    ]:
+        with pytest.raises((ValueError, IndexError), match=f"^batch_norm_backward: {problem}"):
+            kernels.batch_norm_backward(image, w, mean, rstd, dy, **{**given, **wrong})
+    for shape, wrong, problem in [
+        ((2, 5, 5), {}, r"max_pool needs images \(N, H, W, C\), got x of shape \(2, 5, 5\)"),
+        ((2, 5, 4, 5), dict(residual=image), "max_pool must be None with a residual"),
+        ((1, 17, 17, 5), dict(max_pool=17), "max_pool must have at most 256 pixels, got 289"),
+    ]:
+        with pytest.raises(ValueError, match=f"^batch_norm: {problem}$"):
+            kernels.batch_norm(floats(rng, *shape), w, b, *running, **{"training": True, "max_pool": 2, **wrong})
     frozen, *_ = kernels.batch_norm(x, w, b, *running, training=False, residual=x, activation="relu")
     scale = np.abs(w / np.sqrt(running[1].astype(np.float64) + 1e-5))
     expected = (x - running[0].astype(np.float64)) * np.sign(w) * scale + b + x

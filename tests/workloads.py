@@ -78,6 +78,8 @@ def _norm(make, rng):
 
     results = [*with_gradients(make, rng, batch_norm, x, w, b, residual), mean, var]
     results += with_gradients(make, rng, lambda t: smelt.batch_norm(t, make(w), make(b), mean, var, False), x)
+    pooled = lambda t, w, b: smelt.batch_norm(t, w, b, mean, var, True, activation="relu", max_pool=(2, 3))  # noqa: E731
+    results += with_gradients(make, rng, pooled, floats(rng, 3, 41, 50, 19), w, b)
     results += with_gradients(make, rng, smelt.layer_norm, floats(rng, 900, 71), floats(rng, 71), floats(rng, 71))
     results += with_gradients(make, rng, smelt.rms_norm, floats(rng, 900, 71), floats(rng, 71))
     for images in (3, 50):  # fewer than threads, and more

@@ -49,9 +49,9 @@ SMELT_FIELDS(Conv2dBackwardWeightArgs, x, dy, dw, shape, dtype, dw_dtype, accumu
 SMELT_FIELDS(Pool2dArgs, x, y, index, shape, dtype, index_dtype, max, count_include_pad)
 SMELT_FIELDS(Pool2dBackwardArgs, dy, index, dx, shape, dtype, index_dtype, max, count_include_pad, accumulate)
 SMELT_FIELDS(BatchNormArgs, x, weight, bias, residual, running_mean, running_var, mean, rstd, y, rows, c, momentum, eps,
-             dtype, activation, training)
-SMELT_FIELDS(BatchNormBackwardArgs, x, y, weight, mean, rstd, dy, dx, dweight, dbias, dresidual, rows, c, dtype, activation,
-             training, accumulate_x, accumulate_weight, accumulate_bias, accumulate_residual)
+             dtype, activation, training, pool, index)
+SMELT_FIELDS(BatchNormBackwardArgs, x, y, weight, bias, mean, rstd, dy, dx, dweight, dbias, dresidual, rows, c, dtype,
+             activation, training, accumulate_x, accumulate_weight, accumulate_bias, accumulate_residual, pool, index)
 SMELT_FIELDS(LayerNormArgs, x, weight, bias, residual, y, sum, mean, rstd, rows, d, eps, dtype)
 SMELT_FIELDS(LayerNormBackwardArgs, x, weight, mean, rstd, dy, dsum, dx, dweight, dbias, rows, d, dtype, accumulate_x,
              accumulate_weight, accumulate_bias)

@@ -205,9 +205,12 @@ void register_layers(py::module_& m) {
   m.def("adaptive_pool2d", adaptive_pool2d);
   m.def("batch_norm", [](const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                          const Tensor& running_var, bool training, double momentum, double eps,
-                         const MaybeTensor& residual, const std::optional<std::string>& activation) {
+                         const MaybeTensor& residual, const std::optional<std::string>& activation,
+                         std::optional<std::pair<int64_t, int64_t>> max_pool) {
+    std::optional<Pool2dOptions> pool;
+    if (max_pool) pool = pool_options(*max_pool, *max_pool, {0, 0}, true);
     return batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, or_none(residual),
-                      parse_activation(activation));
+                      parse_activation(activation), pool);
   });
   m.def("layer_norm", [](const Tensor& x, const MaybeTensor& weight, const MaybeTensor& bias, double eps) {
     return layer_norm(x, or_none(weight), or_none(bias), eps);

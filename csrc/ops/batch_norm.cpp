@@ -7,31 +7,31 @@ namespace smelt {
 namespace {
 
 struct BatchNormNode final : Node {
-  BatchNormNode(const Tensor& x_in, const Tensor& w, const Tensor& mean_in, const Tensor& rstd_in, Saved result,
-                Activation act, bool train)
-      : Node("batch_norm"), x(x_in), weight(w), mean(mean_in), rstd(rstd_in), y(std::move(result)), activation(act),
-        training(train) {}
+  BatchNormNode(const BatchNormArgs& forward, const Tensor& x_in, const Tensor& w, const Tensor& mean_in, const Tensor& rstd_in)
+      : Node("batch_norm"), args(forward), x(x_in), weight(w), mean(mean_in), rstd(rstd_in) {}
 
   void backward(GradContext& g) override {
-    const Tensor dy = g.dy(), in = x.get(), w = weight.get(), m = mean.get(), r = rstd.get(), out = y.get();
-    const int64_t c = w.numel();
+    const Tensor dy = g.dy(), in = x.get(), w = weight.get(), b = bias.get(), m = mean.get(), r = rstd.get(), out = y.get();
+    const Tensor places = index.get();
     GradTargets target(g, {0, 1, 2, 3});
-    launch(BatchNormBackwardArgs{.x = in.data(), .y = out ? out.data() : nullptr, .weight = w.data(),
+    launch(BatchNormBackwardArgs{.x = in.data(), .y = data_or_null(out), .weight = w.data(), .bias = data_or_null(b),
                                  .mean = m.data(), .rstd = r.data(), .dy = dy.data(), .dx = target.data(0),
                                  .dweight = target.data(1), .dbias = target.data(2), .dresidual = target.data(3),
-                                 .rows = c ? in.numel() / c : 0, .c = c, .dtype = in.dtype(),
-                                 .activation = activation, .training = training,
-                                 .accumulate_x = target.accumulate(0), .accumulate_weight = target.accumulate(1),
-                                 .accumulate_bias = target.accumulate(2),
-                                 .accumulate_residual = target.accumulate(3)},
+                                 .rows = args.rows, .c = args.c, .dtype = args.dtype, .activation = args.activation,
+                                 .training = args.training, .accumulate_x = target.accumulate(0),
+                                 .accumulate_weight = target.accumulate(1), .accumulate_bias = target.accumulate(2),
+                                 .accumulate_residual = target.accumulate(3), .pool = args.pool,
+                                 .index = data_or_null(places)},
            dy.device());
     target.finish();
   }
-  void free_saved() override { x = weight = mean = rstd = y = {}; }
+  void free_saved() override { x = weight = bias = mean = rstd = y = index = {}; }
 
-  Saved x, weight, mean, rstd, y;
-  Activation activation;
-  bool training;
+  BatchNormArgs args;  // of the forward: all but its pointers
+  Saved x, weight, mean, rstd;
+  Saved bias;   // of an activation that x tells
+  Saved y;      // of an activation behind a residual
+  Saved index;  // with a pooling
 };
 
 void check_batch_norm(const Tensor& x, std::initializer_list<std::pair<const char*, const Tensor*>> channels,
@@ -57,7 +57,7 @@ void check_batch_norm(const Tensor& x, std::initializer_list<std::pair<const cha
 
 Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                   const Tensor& running_var, bool training, double momentum, double eps, const Tensor& residual_in,
-                  Activation activation) {
+                  Activation activation, const std::optional<Pool2dOptions>& pool) {
   OpScope scope("batch_norm");
   // Under autocast the low dtype wins where input and residual differ.
   const bool together = residual_in && autocast_on();
@@ -78,24 +78,35 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
     if (x.rank()) implied[x.rank() - 1] = weight.numel();
     return empty(implied, x.dtype(), x.device());
   }
+  const PoolShape windows = pool ? max_pool_shape("batch_norm", x, *pool) : PoolShape{};
+  if (pool && !windows.exists()) return empty(x.shape(), x.dtype(), x.device());  // in a dry run
   const int64_t c = x.shape().back();
-  Tensor y = empty(x.shape(), x.dtype(), x.device());
+  BatchNormArgs args{.x = x.data(), .weight = weight.data(), .bias = bias.data(), .residual = data_or_null(residual),
+                     .running_mean = running_mean.data(), .running_var = running_var.data(), .mean = nullptr, .rstd = nullptr,
+                     .y = nullptr, .rows = c ? x.numel() / c : 0, .c = c, .momentum = momentum, .eps = eps, .dtype = x.dtype(),
+                     .activation = activation, .training = training, .pool = windows};
+  if (pool && !supported(args, x.device()))
+    return max_pool2d(batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, residual, activation, {}),
+                      *pool);
+  const bool grad = needs_grad(x, weight, bias, residual);
+  Tensor y = empty(pool ? Shape{windows.n, windows.p, windows.q, c} : x.shape(), x.dtype(), x.device());
+  Tensor index = pool && grad ? empty(y.shape(), windows.index_dtype(), x.device()) : Tensor();
   const DType statistics = statistics_dtype(x);
   Tensor mean = empty(Shape{c}, statistics, x.device()), rstd = empty(Shape{c}, statistics, x.device());
   if (training && x.numel()) {
     running_mean.storage().bump_version();
     running_var.storage().bump_version();
   }
-  launch(BatchNormArgs{.x = x.data(), .weight = weight.data(), .bias = bias.data(),
-                       .residual = residual ? residual.data() : nullptr, .running_mean = running_mean.data(),
-                       .running_var = running_var.data(), .mean = mean.data(), .rstd = rstd.data(), .y = y.data(),
-                       .rows = c ? x.numel() / c : 0, .c = c, .momentum = momentum, .eps = eps, .dtype = x.dtype(),
-                       .activation = activation, .training = training},
-         x.device());
-  if (needs_grad(x, weight, bias, residual))
-    attach(make_ref<BatchNormNode>(x, weight, mean, rstd,
-                                   activation == Activation::none ? Saved() : Saved::output(y), activation, training),
-           {&x, &weight, &bias, &residual}, {&y});
+  args.mean = mean.data();
+  args.rstd = rstd.data();
+  args.y = y.data();
+  args.index = data_or_null(index);
+  launch(args, x.device());
+  if (!grad) return y;
+  const auto node = make_ref<BatchNormNode>(args, x, weight, mean, rstd);
+  if (index) node->index = Saved(index);
+  if (activation != Activation::none) (residual ? node->y : node->bias) = residual ? Saved::output(y) : Saved(bias);
+  attach(node, {&x, &weight, &bias, &residual}, {&y});
   return y;
 }
 

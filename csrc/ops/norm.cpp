@@ -4,7 +4,6 @@
 namespace smelt {
 namespace {
 
-inline void* data_or_null(const Tensor& x) { return x ? x.data() : nullptr; }
 
 // Weight and bias, where given, have one value for each of the last axis.
 void check_features(const char* op, const char* what, const Tensor& x,

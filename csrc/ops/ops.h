@@ -90,6 +90,8 @@ struct Pool2dOptions {
   int64_t kernel[2] = {}, stride[2] = {}, padding[2] = {};
   bool count_include_pad = true;
 };
+// The windows, checked; with none at all where a dry run found them wrong.
+PoolShape max_pool_shape(const char* op, const Tensor& x, const Pool2dOptions& options);
 Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options);
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options);
 Tensor adaptive_pool2d(const Tensor& x, int64_t rows, int64_t columns, bool max);
@@ -97,7 +99,7 @@ Tensor adaptive_pool2d(const Tensor& x, int64_t rows, int64_t columns, bool max)
 // ----------------------------------------------------------------------- *norm.cpp, softmax.cpp, loss.cpp
 Tensor batch_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& running_mean,
                   const Tensor& running_var, bool training, double momentum, double eps, const Tensor& residual,
-                  Activation activation);
+                  Activation activation, const std::optional<Pool2dOptions>& pool);  // max pooling of what comes out
 Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias, double eps);
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
 // x + residual, and its norm.

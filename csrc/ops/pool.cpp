@@ -41,11 +41,9 @@ PoolShape input_shape(const char* op, const Tensor& x) {
           .stride = {}, .pad = {}, .adaptive = false};
 }
 
-Tensor window_pool(const char* op, const Tensor& x_in, const Pool2dOptions& o, bool max) {
-  OpScope scope(op);
-  const Tensor x = dense(x_in);
+// Of windows with strides, or no windows at all where a dry run found them wrong.
+PoolShape window_shape(const char* op, const Tensor& x, const Pool2dOptions& o) {
   PoolShape shape = input_shape(op, x);
-  int64_t out[2];
   const bool good = dry_run::holds([&] {
     require(shape.h >= 1 && shape.w >= 1, op, "images must have at least one pixel, got shape ", x.shape());
     for (int i : {0, 1}) {
@@ -57,20 +55,27 @@ Tensor window_pool(const char* op, const Tensor& x_in, const Pool2dOptions& o, b
       const int64_t padded = extent + 2 * o.padding[i];
       require(padded >= o.kernel[i], op, "kernel has ", o.kernel[i], i == 0 ? " rows" : " columns",
               ", the padded input has ", padded);
-      out[i] = (padded - o.kernel[i]) / o.stride[i] + 1;
+      (i == 0 ? shape.p : shape.q) = (padded - o.kernel[i]) / o.stride[i] + 1;
       shape.kernel[i] = o.kernel[i];
       shape.stride[i] = o.stride[i];
       shape.pad[i] = o.padding[i];
     }
   });
-  if (!good) return empty(Shape{shape.n, 1, 1, shape.c}, x.dtype(), x.device());
-  shape.p = out[0];
-  shape.q = out[1];
+  if (!good) shape.kernel[0] = 0;
+  return shape;
+}
+
+Tensor window_pool(const char* op, const Tensor& x_in, const Pool2dOptions& o, bool max) {
+  OpScope scope(op);
+  const Tensor x = dense(x_in);
+  const PoolShape shape = window_shape(op, x, o);
+  if (!shape.exists()) return empty(Shape{shape.n, 1, 1, shape.c}, x.dtype(), x.device());
   return run_pool(op, x, shape, max, o.count_include_pad);
 }
 
 }  // namespace
 
+PoolShape max_pool_shape(const char* op, const Tensor& x, const Pool2dOptions& options) { return window_shape(op, x, options); }
 Tensor max_pool2d(const Tensor& x, const Pool2dOptions& options) { return window_pool("max_pool2d", x, options, true); }
 Tensor avg_pool2d(const Tensor& x, const Pool2dOptions& options) { return window_pool("avg_pool2d", x, options, false); }
 

@@ -74,6 +74,12 @@ def exact(inputs: Any, result: Any, u: float) -> float:
     return 0.0
 
 
+def spaced(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """All elements different by at least 0.01, so that small steps change no maximum."""
+    n = int(np.prod(shape))
+    return (rng.permutation(n) - n / 2).reshape(shape) * 0.01
+
+
 def ulp(x: Any, u: float) -> Any:
     """The distance from |x| to the next number of a type with unit u (float32, float64), subnormals included."""
     with np.errstate(under="ignore"):

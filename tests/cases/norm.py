@@ -3,15 +3,18 @@
 import numpy as np
 
 import smelt
-from tests.cases import FLOATING, Case
+from tests.cases import FLOATING, Case, spaced
 from tests.reference import norm as reference
+from tests.reference.pool import pool, windows
 
 
-def _batch_inputs(shape, ratio, residual):
+def _batch_inputs(shape, ratio, residual, apart=False):
     def inputs(rng):
         c = shape[-1]
-        x = rng.normal(size=shape) + ratio * rng.choice([-1.0, 1.0], size=c)
-        given = [x, rng.normal(size=c), rng.normal(size=c), rng.normal(size=c), rng.uniform(0.5, 2, size=c)]
+        x = spaced(rng, shape) if apart else rng.normal(size=shape)
+        x = x + ratio * rng.choice([-1.0, 1.0], size=c)
+        weight = rng.choice([-1.0, 1.0], size=c) * rng.uniform(0.2, 2, size=c) if apart else rng.normal(size=c)
+        given = [x, weight, rng.normal(size=c), rng.normal(size=c), rng.uniform(0.5, 2, size=c)]
         return [*given, *([rng.normal(size=shape)] if residual else [])]
 
     return inputs
@@ -22,34 +25,43 @@ def _parameters(x, tensors):
     return [t.float() if x.dtype.name in ("bfloat16", "float16") else t for t in tensors]
 
 
-def _batch(shape, training, ratio=0.0, residual=False, activation=None, eps=1e-5, grad=True):
+def _batch(shape, training, ratio=0.0, residual=False, activation=None, eps=1e-5, grad=True, max_pool=None):
     axes = tuple(range(len(shape) - 1))
+
+    def largest(y):
+        """The largest pixel of each window, to which no error is added."""
+        if max_pool is None or np.ndim(y) != 4:
+            return y
+        return pool(y, *(windows(y.shape[1 + i], max_pool[i], max_pool[i], 0) for i in (0, 1)), True)
 
     def op(x, *given):
         w, b, m, v = _parameters(x, given[:4])
         r = given[4:]
-        return smelt.batch_norm(x, w, b, m, v, training, 0.1, eps, r[0] if r else None, activation)
+        return smelt.batch_norm(x, w, b, m, v, training, 0.1, eps, r[0] if r else None, activation, max_pool)
 
     def bound(given, result, u):
         x, w, b, m, v, *r = given
         # After the product with weight, additions of bias and residual: 3 roundings of what they add.
         error = np.abs(w) * reference.normalised_error(x, axes, eps, u, None if training else (m, v))
         size = np.abs(b) + (np.abs(r[0]) if r else 0)
-        return error + 3 * u * (np.abs(reference.batch_norm(*given[:5], training, eps)) + size)
+        return largest(error + 3 * u * (np.abs(reference.batch_norm(*given[:5], training, eps)) + size))
 
     what = [f"mean{ratio:g}"] * bool(ratio) + ["residual"] * residual + ([activation] if activation else [])
+    what += [f"pool{max_pool[0]}x{max_pool[1]}", *(["values"] * (not grad))] if max_pool else []
     name = "_".join(["x".join(map(str, shape)), "train" if training else "eval", *what])
     return Case(
         name=f"batch_norm[{name}]",
         op=op,
-        reference=lambda x, w, b, m, v, *r: reference.batch_norm(
-            x, w, b, m, v, training, eps, r[0] if r else None, activation
+        reference=lambda x, w, b, m, v, *r: largest(
+            reference.batch_norm(x, w, b, m, v, training, eps, r[0] if r else None, activation)
         ),
-        inputs=_batch_inputs(shape, ratio, residual),
+        inputs=_batch_inputs(shape, ratio, residual, apart=max_pool is not None),
         bound=bound,
-        between=(lambda *given: reference.batch_norm(*given[:5], training, eps)) if residual else None,
+        between=(lambda *given: largest(np.abs(reference.batch_norm(*given[:5], training, eps)))) if residual else None,
         grad=((0, 1, 2, 5) if residual else (0, 1, 2)) if grad else (),
-        dtypes=FLOATING,
+        dtypes=FLOATING
+        if max_pool is None or not grad
+        else ("float32", "float64"),  # rounding makes ties, which change gradients
     )
 
 
@@ -230,6 +242,20 @@ CASES = [
     _batch((2, 3), True, eps=0.5),  # with less, the slopes of two rows are not smooth enough for differences
     _batch((2, 5, 6, 3), True),
     _batch((2, 5, 6, 3), False),
+    *(
+        _batch(shape, training, activation=activation, grad=grad, max_pool=size)
+        for shape, size in [
+            ((2, 4, 6, 3), (2, 2)),
+            ((2, 5, 7, 9), (2, 3)),
+            ((1, 3, 4, 17), (3, 4)),
+            ((3, 3, 2, 40), (1, 1)),
+        ]
+        for training in (True, False)
+        for activation, grad in ((None, True), ("relu", True), ("relu", False))
+    ),
+    _batch((2, 4, 6, 3), True, residual=True, activation="relu", max_pool=(2, 2)),
+    _batch((2, 40, 21, 3), True, activation="relu", grad=False, max_pool=(20, 20)),  # places of more than a byte
+    _batch((0, 4, 6, 3), True, activation="relu", max_pool=(2, 2)),
     _batch((3, 7, 8), True),
     _batch((5000, 3), True, grad=False),  # more than 64 rows in a chunk
     *(_batch((4, 5, 5, 9), True, ratio, grad=ratio == 100) for ratio in (100, 10000)),

@@ -3,18 +3,12 @@
 import numpy as np
 
 import smelt
-from tests.cases import FLOATING, Case, exact
+from tests.cases import FLOATING, Case, exact, spaced
 from tests.reference import pool as reference
 
 
 def _pair(value):
     return value if isinstance(value, tuple) else (value, value)
-
-
-def _spaced(rng, shape):
-    """All elements different by at least 0.01, so that small steps change no maximum."""
-    n = int(np.prod(shape))
-    return (rng.permutation(n) - n / 2).reshape(shape) * 0.01
 
 
 def _ties(rng, shape, nan=0):
@@ -48,7 +42,7 @@ def _window(shape, kernel, stride=None, padding=0, count_padding=True):
         name=f"max_pool2d[{args}]".replace(" ", ""),
         op=lambda x: smelt.max_pool2d(x, kernel, stride, padding),
         reference=lambda x: reference.pool(x, *cut(x), True),
-        inputs=lambda rng: [_spaced(rng, shape)],
+        inputs=lambda rng: [spaced(rng, shape)],
         bound=exact,
         grad=(0,),
         dtypes=FLOATING,
@@ -79,7 +73,7 @@ def _adaptive(shape, size):
             name=f"adaptive_max_pool2d[{shape},{size}]".replace(" ", ""),
             op=lambda x: smelt.adaptive_max_pool2d(x, size),
             reference=lambda x: reference.pool(x, *cut(x), True),
-            inputs=lambda rng: [_spaced(rng, shape)],
+            inputs=lambda rng: [spaced(rng, shape)],
             bound=exact,
             grad=(0,),
             dtypes=FLOATING,
@@ -102,7 +96,7 @@ def _global(shape):
             name=f"global_max_pool2d[{shape}]".replace(" ", ""),
             op=smelt.global_max_pool2d,
             reference=lambda x: x.max(axis=(1, 2)),
-            inputs=lambda rng: [_spaced(rng, shape)],
+            inputs=lambda rng: [spaced(rng, shape)],
             bound=exact,
             grad=(0,),
             dtypes=FLOATING,
@@ -131,7 +125,7 @@ def _sequence(shape, kernel, stride, padding):
             name=f"max_pool1d[{shape},{kernel},{stride},{padding}]".replace(" ", ""),
             op=lambda x: smelt.max_pool1d(x, kernel, stride, padding),
             reference=lambda x: pooled(x, True),
-            inputs=lambda rng: [_spaced(rng, shape)],
+            inputs=lambda rng: [spaced(rng, shape)],
             bound=exact,
             grad=(0,),
             dtypes=FLOATING,

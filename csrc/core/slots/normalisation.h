@@ -1,5 +1,6 @@
 // Normalisation and attention.
 #pragma once
+#include "core/slots/products.h"  // PoolShape
 #include "core/slots/slot.h"
 
 namespace smelt {
@@ -8,7 +9,7 @@ namespace smelt {
 
 // Parameters, statistics and their gradients are float32 where x is a half, else of its dtype.
 
-struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + residual)
+struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + residual), or its largest pixels
   SMELT_SLOT(BatchNormArgs, "batch_norm");
   const void* x;         // (rows, C)
   const void* weight;    // (C)
@@ -18,31 +19,37 @@ struct BatchNormArgs {  // y = activation((x - mean) * rstd * weight + bias + re
   void* running_var;     // (C)
   void* mean;            // (C) that was subtracted, out
   void* rstd;            // (C) out
-  void* y;               // (rows, C)
+  void* y;               // (rows, C), or with a pooling (N, P, Q, C)
   int64_t rows, c;
   double momentum, eps;
   DType dtype;
   Activation activation;
   bool training;
-  Work work() const { return {8.0 * rows * c, (training ? 3.0 : 2.0) * dtype_size(dtype) * rows * c}; }
+  PoolShape pool = {};    // of max pooling behind the activation, windows side by side; or kernels of 0
+  void* index = nullptr;  // (N, P, Q, C) as that of Pool2dArgs, or null
+  Work work() const {
+    const double read = (training ? 2.0 : 1.0) * rows * c;
+    return {8.0 * rows * c, dtype_size(dtype) * (read + (pool.exists() ? pool.outputs() : 1.0 * rows * c))};
+  }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(BatchNormArgs, x),        SMELT_IN(BatchNormArgs, weight),
                       SMELT_IN(BatchNormArgs, bias),     SMELT_IN(BatchNormArgs, residual),
                       SMELT_KEPT_INOUT(BatchNormArgs, running_mean),
                       SMELT_KEPT_INOUT(BatchNormArgs, running_var),
                       SMELT_OUT(BatchNormArgs, mean),    SMELT_OUT(BatchNormArgs, rstd),
-                      SMELT_OUT(BatchNormArgs, y)};
+                      SMELT_OUT(BatchNormArgs, y),       SMELT_OUT(BatchNormArgs, index)};
   }
 };
 
 struct BatchNormBackwardArgs {
   SMELT_SLOT(BatchNormBackwardArgs, "batch_norm_backward");
   const void* x;       // (rows, C)
-  const void* y;       // (rows, C) with an activation, else null
+  const void* y;       // (rows, C) of an activation behind a residual, else null: then x tells
   const void* weight;  // (C)
+  const void* bias;    // (C) with an activation and no y, else null
   const void* mean;    // (C) of the batch, or the running mean
   const void* rstd;    // (C)
-  const void* dy;      // (rows, C)
+  const void* dy;      // (rows, C), or with a pooling (N, P, Q, C)
   void* dx;            // (rows, C) or null
   void* dweight;       // (C) or null
   void* dbias;         // (C) or null
@@ -52,14 +59,21 @@ struct BatchNormBackwardArgs {
   Activation activation;  // none or relu
   bool training;          // else mean and rstd are constants
   bool accumulate_x, accumulate_weight, accumulate_bias, accumulate_residual;
-  Work work() const { return {10.0 * rows * c, 5.0 * dtype_size(dtype) * rows * c}; }
+  PoolShape pool = {};          // as in the forward
+  const void* index = nullptr;  // (N, P, Q, C) with a pooling
+  Work work() const {
+    const double given = pool.exists() ? pool.outputs() : 1.0 * rows * c;
+    return {10.0 * rows * c, dtype_size(dtype) * ((y ? 5.0 : 3.0) * rows * c + 2 * given)};
+  }
   static constexpr auto buffers() {
     return std::array{SMELT_IN(BatchNormBackwardArgs, x),
                       SMELT_IN(BatchNormBackwardArgs, y),
                       SMELT_IN(BatchNormBackwardArgs, weight),
+                      SMELT_IN(BatchNormBackwardArgs, bias),
                       SMELT_IN(BatchNormBackwardArgs, mean),
                       SMELT_IN(BatchNormBackwardArgs, rstd),
                       SMELT_IN(BatchNormBackwardArgs, dy),
+                      SMELT_IN(BatchNormBackwardArgs, index),
                       SMELT_GRAD(BatchNormBackwardArgs, dx, accumulate_x),
                       SMELT_GRAD(BatchNormBackwardArgs, dweight, accumulate_weight),
                       SMELT_GRAD(BatchNormBackwardArgs, dbias, accumulate_bias),

@@ -103,7 +103,8 @@ struct PoolShape {
   bool adaptive;  // output i covers [floor(i H / P), ceil((i + 1) H / P)) instead
   bool operator==(const PoolShape&) const = default;
   double inputs() const { return 1.0 * n * h * w * c; }
-  double elements() const { return inputs() + 1.0 * n * p * q * c; }
+  double outputs() const { return 1.0 * n * p * q * c; }
+  double elements() const { return inputs() + outputs(); }
   // The most pixels of the image in a window, and the type of a place among them.
   int64_t window_pixels() const {
     const auto most = [this](int axis, int64_t extent, int64_t out) {
@@ -113,6 +114,11 @@ struct PoolShape {
     return most(0, h, p) * most(1, w, q);
   }
   DType index_dtype() const { return window_pixels() <= 256 ? DType::uint8 : DType::int32; }
+  // Whether no pixel lies in two windows, nor in a padding.
+  bool side_by_side() const {
+    return !adaptive && stride[0] == kernel[0] && stride[1] == kernel[1] && pad[0] == 0 && pad[1] == 0;
+  }
+  bool exists() const { return kernel[0] > 0 || adaptive; }  // where a pooling is optional
 };
 
 struct Pool2dArgs {

@@ -20,6 +20,7 @@ void register_conv_depthwise(KernelTable& table);
 void register_pool(KernelTable& table);
 void register_norm(KernelTable& table);
 void register_batch_norm(KernelTable& table);
+void register_group_norm(KernelTable& table);
 void register_attention(KernelTable& table);
 void register_softmax(KernelTable& table);    // softmax.cpp: softmax, cross_entropy
 void register_loss(KernelTable& table);

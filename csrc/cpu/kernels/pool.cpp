@@ -2,61 +2,12 @@
 // from sums in registers.
 #include "cpu/kernels/common.inl.h"
 #include "cpu/kernels/families.h"
-#include "formulas/pool.inl.h"
+#include "cpu/kernels/windows.inl.h"
 
 namespace smelt {
 namespace {
 
 constexpr int64_t kGrain = 16384;  // elements
-
-// Calls f(count, first channel, lanes of each vector) for runs of four, two and one vectors of channels, which stay in registers.
-template <int n>
-struct Vectors {
-  static constexpr int count = n;
-};
-template <class V, class F>
-inline void each_run(int64_t channels, const F& f) {
-  constexpr int64_t kWidth = V::W;
-  int64_t c = 0;
-  for (; c + 4 * kWidth <= channels; c += 4 * kWidth) f(Vectors<4>{}, c, V::W);
-  for (; c + 2 * kWidth <= channels; c += 2 * kWidth) f(Vectors<2>{}, c, V::W);
-  for (; c < channels; c += kWidth) f(Vectors<1>{}, c, static_cast<int>(min_of(channels - c, kWidth)));
-}
-
-// Places in windows of at most 256 pixels fill a byte and are exact in every number that is computed with; larger ones are compared
-// one by one.
-template <class V>
-V load_places(const uint8_t* p, int lanes) {
-  return lanes == V::W ? V::load_bytes(p) : V::load_bytes(p, lanes);
-}
-
-// The first of the largest pixels of a window, a NaN being larger than any number.
-template <bool kPlaces, int n, class V, class S>
-inline void largest_of(const PoolShape& s, const S* image, const Window& w, int lanes, S* y, uint8_t* places) {
-  const S* const first = image + (w.y0 * s.w + w.x0) * s.c;
-  V best[n], place[n];
-  for (int k = 0; k < n; ++k) {
-    best[k] = load<V>(first + k * V::W, lanes);
-    place[k] = V::zero();
-  }
-  int64_t at = 0;
-  for (int64_t h = w.y0; h < w.y1; ++h)
-    for (int64_t x = w.x0; x < w.x1; ++x, ++at) {
-      const S* const pixel = image + (h * s.w + x) * s.c;
-      const V here = V::set(static_cast<typename V::T>(at));
-      for (int k = 0; k < n; ++k) {
-        const V v = load<V>(pixel + k * V::W, lanes);
-        const typename V::Mask better = (!(v <= best[k])) & (best[k] == best[k]);
-        best[k] = select(better, v, best[k]);
-        if constexpr (kPlaces) place[k] = select(better, here, place[k]);
-      }
-    }
-  for (int k = 0; k < n; ++k) {
-    store(y + k * V::W, best[k], lanes);
-    if constexpr (kPlaces)
-      lanes == V::W ? place[k].store_bytes(places + k * V::W) : place[k].store_bytes(places + k * V::W, lanes);
-  }
-}
 
 // The same with places of 32 bits.
 template <class S>
@@ -102,14 +53,13 @@ void forward(const Pool2dArgs& a, Context& context) {
       each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) { average_of<n, V>(s, image + c, w, scale, lanes, y + c); });
     } else if (far) {
       largest_far(s, image, w, y, static_cast<int32_t*>(a.index) + at);
-    } else if (a.index) {
-      uint8_t* const places = static_cast<uint8_t*>(a.index) + at;
-      each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
-        largest_of<true, n, V>(s, image + c, w, lanes, y + c, places + c);
-      });
     } else {
       each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
-        largest_of<false, n, V>(s, image + c, w, lanes, y + c, nullptr);
+        const auto value = [&](int64_t h, int64_t x, int k) { return load<V>(image + (h * s.w + x) * s.c + c + k * V::W, lanes); };
+        if (a.index)
+          largest_of<true, n, V>(w, lanes, y + c, static_cast<uint8_t*>(a.index) + at + c, value);
+        else
+          largest_of<false, n, V>(w, lanes, y + c, nullptr, value);
       });
     }
   };
@@ -215,11 +165,7 @@ void backward(const Pool2dBackwardArgs& a, Context& context) {
 }
 
 // Windows side by side, whose pixels have no other window: each gives its own what comes back. Pixels behind the last get zeros.
-bool side_by_side(const Pool2dBackwardArgs& a) {
-  const PoolShape& s = a.shape;
-  return !s.adaptive && s.stride[0] == s.kernel[0] && s.stride[1] == s.kernel[1] && s.pad[0] == 0 && s.pad[1] == 0 &&
-         (!a.max || a.index_dtype == DType::uint8);
-}
+bool side_by_side(const Pool2dBackwardArgs& a) { return a.shape.side_by_side() && (!a.max || a.index_dtype == DType::uint8); }
 
 template <int n, class V, class S>
 inline void give_back(const Pool2dBackwardArgs& a, const S* dy, const uint8_t* places, int lanes, S* dx) {

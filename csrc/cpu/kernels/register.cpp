@@ -19,6 +19,7 @@ void register_kernels(KernelTable& table) {
   register_pool(table);
   register_norm(table);
   register_batch_norm(table);
+  register_group_norm(table);
   register_attention(table);
   register_softmax(table);
   register_loss(table);

@@ -197,18 +197,19 @@ Status sum_columns(const Context& context, const Source& source, int64_t rows, i
 template <class S>
 struct BatchNormSource {
   using T = Compute<S>;
-  const S *x, *y, *dy;
-  const T *mean, *rstd;
+  const S *x, *y, *dy;  // y: of a relu behind a residual, or null
+  const T *mean, *rstd, *weight, *relu_bias;  // relu_bias: x tells what came out of the relu; or null
   int64_t c;
   // The gradient behind the activation, and the normalised x.
   SMELT_WORD void at(int64_t row, int64_t column, T* g, T* normalised) const {
     const int64_t i = row * c + column;
+    const T centred = from_storage(x[i]) - mean[column];
     *g = from_storage(dy[i]);
-    if (y) {
-      const T out = from_storage(y[i]);
+    if (y || relu_bias) {
+      const T out = from_storage(y ? y[i] : to_storage<S>(std::fma(centred, rstd[column] * weight[column], relu_bias[column])));
       *g = out > 0 ? *g : out != out ? out : T{0};
     }
-    *normalised = (from_storage(x[i]) - mean[column]) * rstd[column];
+    *normalised = centred * rstd[column];
   }
 };
 
@@ -237,8 +238,15 @@ __global__ void batch_norm_dx(BatchNormBackwardArgs a, BatchNormSource<S> source
 template <class S>
 Status batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
   using T = Compute<S>;
-  const BatchNormSource<S> source{static_cast<const S*>(a.x),     static_cast<const S*>(a.y),    static_cast<const S*>(a.dy),
-                                  static_cast<const T*>(a.mean), static_cast<const T*>(a.rstd), a.c};
+  const bool relu_of_x = a.activation == Activation::relu && !a.y;
+  const BatchNormSource<S> source{.x = static_cast<const S*>(a.x),
+                                  .y = static_cast<const S*>(a.y),
+                                  .dy = static_cast<const S*>(a.dy),
+                                  .mean = static_cast<const T*>(a.mean),
+                                  .rstd = static_cast<const T*>(a.rstd),
+                                  .weight = static_cast<const T*>(a.weight),
+                                  .relu_bias = relu_of_x ? static_cast<const T*>(a.bias) : nullptr,
+                                  .c = a.c};
   T* totals;
   const Status status = sum_columns(
       context, source, a.rows, a.c,
@@ -251,6 +259,11 @@ Status batch_norm_backward(const BatchNormBackwardArgs& a, Context& context) noe
   return with_floating(a.dtype, [&]<class S>(S) { return batch_norm_backward_run<S>(a, context); });
 }
 size_t batch_norm_backward_workspace(const BatchNormBackwardArgs& a) { return pair_workspace(a.rows, a.c); }
+
+template <class Args>
+bool without_pooling(const Args& a) {
+  return is_floating(a.dtype) && !a.pool.exists();
+}
 
 // ------------------------------------------------------------------------------------------------------- layer norm
 
@@ -361,8 +374,9 @@ bool plain_layer_norm_backward(const LayerNormBackwardArgs& a) { return floating
 }  // namespace
 
 void cuda::register_norm(const Taker& taker) {
-  add_kernel<BatchNormArgs, batch_norm, floating_only, batch_norm_workspace>(taker, "sm80_batch_norm");
-  add_kernel<BatchNormBackwardArgs, batch_norm_backward, floating_only, batch_norm_backward_workspace>(taker, "sm80_batch_norm_backward");
+  add_kernel<BatchNormArgs, batch_norm, without_pooling, batch_norm_workspace>(taker, "sm80_batch_norm");
+  add_kernel<BatchNormBackwardArgs, batch_norm_backward, without_pooling, batch_norm_backward_workspace>(taker,
+                                                                                                         "sm80_batch_norm_backward");
   add_kernel<LayerNormArgs, layer_norm, plain_layer_norm>(taker, "sm80_layer_norm");
   add_kernel<LayerNormBackwardArgs, layer_norm_backward, plain_layer_norm_backward, layer_norm_backward_workspace>(taker, "sm80_layer_norm_backward");
 }

@@ -423,6 +423,7 @@ def batch_norm(
     eps: float = 1e-5,
     residual: Tensor | None = None,
     activation: str | None = None,
+    max_pool: Pair | None = None,
 ) -> Tensor:
     """Each channel shifted and scaled to mean 0 and variance 1, then by weight and bias (Ioffe and Szegedy, 2015).
 
@@ -439,12 +440,14 @@ def batch_norm(
         eps: added to the variance.
         residual: tensor of the shape of ``x`` that is added before the activation.
         activation: None or ``"relu"``.
+        max_pool: a number or (rows, columns): of images (N, H, W, C), the largest pixels of windows of that size side by side
+            are returned, as :func:`max_pool2d` gives them. Then the whole result is never written.
 
     Returns:
-        Tensor of the shape of ``x``.
+        Tensor of the shape of ``x``, or (N, H // rows, W // columns, C) with ``max_pool``.
 
     Raises:
-        ValueError: channels disagree, or training with one value a channel.
+        ValueError: channels disagree, training with one value a channel, or windows larger than the image.
 
     Example:
         >>> x = smelt.tensor([[1.0], [3.0]])
@@ -456,6 +459,7 @@ def batch_norm(
     return _core.batch_norm(
         x, weight, bias, running_mean, running_var, training, as_number("batch_norm: momentum", momentum),
         as_number("batch_norm: eps", eps), residual, activation,
+        None if max_pool is None else pair("batch_norm: max_pool", max_pool),
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from ._call import Call
 from ._call import activation as _activation
+from ._windows import Pair, pair, pool_shape, window_pixels
 
 __all__ = [
     "conv2d",
@@ -16,8 +17,6 @@ __all__ = [
     "pool2d",
     "pool2d_backward",
 ]
-
-Pair = int | Sequence[int]
 
 
 def gemm(
@@ -86,15 +85,6 @@ def gemm(
     )  # fmt: skip
 
 
-def _pair(slot: str, name: str, value: Pair) -> list[int]:
-    whole = isinstance(value, int) or (isinstance(value, (tuple, list)) and all(isinstance(v, int) for v in value))
-    pair = [value, value] if isinstance(value, int) else list(value) if whole else []
-    if len(pair) != 2 or min(pair) < (0 if name == "padding" else 1):
-        least = 0 if name == "padding" else 1
-        raise ValueError(f"{slot}: {name} must be an integer of at least {least} or two of them, got {value!r}")
-    return pair
-
-
 def _conv_shape(c: Call, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> dict[str, Any]:
     """The arguments of a convolution; binds P and Q."""
     s = c.size
@@ -104,7 +94,7 @@ def _conv_shape(c: Call, stride: Pair, padding: Pair, dilation: Pair, groups: in
         raise c.error(
             f"groups must divide K = {s['K']} and make C = {s['C']} groups times the weight's {s['c']}, got {groups}"
         )
-    steps = [_pair(c.slot, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
+    steps = [pair(c.slot, n, v) for n, v in (("stride", stride), ("padding", padding), ("dilation", dilation))]
     (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w) = steps
     for out, size, kernel, pad, step, spread in (
         ("P", s["H"], s["R"], pad_h, stride_h, dilation_h),
@@ -262,30 +252,6 @@ def conv2d_backward_weight(
     return c.run(shape=shape, dtype=c.dtype, dw_dtype=dw_dtype)
 
 
-def _pool_shape(c: Call, kernel: Pair, stride: Pair | None, padding: Pair) -> dict[str, Any]:
-    """The arguments of pooling; binds P and Q."""
-    s = c.size
-    kernels = _pair(c.slot, "kernel", kernel)
-    steps = kernels if stride is None else _pair(c.slot, "stride", stride)
-    pads = _pair(c.slot, "padding", padding)
-    for i, (out, letter) in enumerate((("P", "H"), ("Q", "W"))):
-        if 2 * pads[i] > kernels[i]:
-            raise c.error(f"padding must be at most half of the kernel's {kernels[i]}, got {pads[i]}")
-        extent = (s[letter] + 2 * pads[i] - kernels[i]) // steps[i] + 1
-        if extent < 1:
-            raise c.error(f"kernel must fit the padded input of {s[letter] + 2 * pads[i]}, got {kernels[i]}")
-        if s.setdefault(out, extent) != extent:
-            raise c.error(f"dy must have {out} = {extent}, got {s[out]}")
-    extents = {letter.lower(): s[letter] for letter in "NHWCPQ"}
-    return {**extents, "kernel": kernels, "stride": steps, "pad": pads, "adaptive": False}
-
-
-def _window_pixels(shape: dict[str, Any]) -> tuple[int, str]:
-    """The most pixels of a window within the image, and the dtype of a place among them."""
-    most = min(shape["kernel"][0], shape["h"]) * min(shape["kernel"][1], shape["w"])
-    return most, "uint8" if most <= 256 else "int32"
-
-
 def pool2d(
     x: Any,
     kernel: Pair,
@@ -323,9 +289,9 @@ def pool2d(
     """
     c = Call("pool2d", impl)
     c.input("x", x, "N H W C")
-    shape = _pool_shape(c, kernel, stride, padding)
+    shape = pool_shape(c, kernel, stride, padding)
     c.output("y", out, "N P Q C")
-    index_dtype = _window_pixels(shape)[1]
+    index_dtype = window_pixels(shape)[1]
     if max:
         c.output("index", None, "N P Q C", index_dtype)
     return c.run(shape=shape, dtype=c.dtype, index_dtype=index_dtype, max=max, count_include_pad=count_include_pad)
@@ -371,8 +337,8 @@ def pool2d_backward(
     c = Call("pool2d_backward", impl)
     c.input("dy", dy, "N P Q C")
     c.size["H"], c.size["W"] = (int(n) for n in size)
-    shape = _pool_shape(c, kernel, stride, padding)
-    pixels, index_dtype = _window_pixels(shape)
+    shape = pool_shape(c, kernel, stride, padding)
+    pixels, index_dtype = window_pixels(shape)
     c.optional("index", index, "N P Q C", index_dtype)
     c.check_index("index", 0, pixels)
     c.output("dx", out, "N H W C", accumulate=accumulate, flag="accumulate")

@@ -6,6 +6,7 @@ from typing import Any
 
 from ._call import Call
 from ._call import activation as _activation
+from ._windows import Pair, pool_shape, window_pixels
 
 __all__ = [
     "batch_norm",
@@ -33,6 +34,7 @@ def batch_norm(
     eps: float = 1e-5,
     residual: Any = None,
     activation: str | None = None,
+    max_pool: Pair | None = None,
     out: Any = None,
     impl: str | None = None,
 ) -> Any:
@@ -47,11 +49,14 @@ def batch_norm(
         eps: added to the variance.
         residual: the shape of `x`, or None.
         activation: as for `gemm`.
-        out: the shape of `x`, or None.
+        max_pool: rows and columns of windows side by side: of images (N, H, W, C), y has the largest pixels of each; without
+            `residual`.
+        out: the shape of y, or None.
         impl: a candidate.
 
     Returns:
-        y; the mean that was subtracted and 1 / deviation, (C) each.
+        y; the mean that was subtracted and 1 / deviation, (C) each; with `max_pool` also the place of each maximum, as in
+        `pool2d`.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -65,20 +70,39 @@ def batch_norm(
     """
     c = Call("batch_norm", impl)
     c.input("x", x, "*rows C")
+    pool = _pooling(c, x, max_pool)
     c.input("weight", weight, "C", c.statistics)
     c.input("bias", bias, "C", c.statistics)
     c.optional("residual", residual, "*rows C")
     c.input("running_mean", running_mean, "C", c.statistics, written=training)
     c.input("running_var", running_var, "C", c.statistics, written=training)
-    c.output("y", out, "*rows C")
+    c.output("y", out, "N P Q C" if pool else "*rows C")
     if training and c.size["rows"] == 0:
         raise c.error(f"training needs at least one row, got x of shape {tuple(x.shape)}")
     c.output("mean", None, "C", c.statistics)
     c.output("rstd", None, "C", c.statistics)
+    if pool:
+        if residual is not None:
+            raise c.error("max_pool must be None with a residual")
+        c.output("index", None, "N P Q C", "uint8")
     return c.run(
         rows=c.size["rows"], c=c.size["C"], momentum=momentum, eps=eps, dtype=c.dtype, training=training,
-        activation=_activation("batch_norm", activation),
+        activation=_activation("batch_norm", activation), **pool,
     )  # fmt: skip
+
+
+def _pooling(c: Call, x: Any, windows: Pair | None) -> dict[str, Any]:
+    """The argument of max pooling behind a batch norm, where there is one; binds N, P and Q."""
+    if windows is None:
+        return {}
+    if len(x.shape) != 4:
+        raise c.error(f"max_pool needs images (N, H, W, C), got x of shape {tuple(x.shape)}")
+    c.size["N"], c.size["H"], c.size["W"] = (int(extent) for extent in x.shape[:3])
+    shape = pool_shape(c, windows, None, 0)
+    pixels, _ = window_pixels(shape)
+    if pixels > 256:
+        raise c.error(f"max_pool must have at most 256 pixels, got {pixels}")
+    return {"pool": shape}
 
 
 def batch_norm_backward(
@@ -90,18 +114,24 @@ def batch_norm_backward(
     *,
     training: bool,
     y: Any = None,
+    bias: Any = None,
+    index: Any = None,
+    max_pool: Pair | None = None,
     out: Any = None,
     impl: str | None = None,
 ) -> Any:
-    """The gradients of batch norm; with `y`, those through a relu after it.
+    """The gradients of batch norm; with `y` or `bias`, those through a relu after it.
 
     Args:
         x: (..., C), floating.
         weight: (C), of the dtype of `x`, or float32 beside halves.
         mean, rstd: (C) of the batch, or the running ones.
-        dy: the shape of `x`.
+        dy: the shape of `x`, or of what `max_pool` left.
         training: whether mean and rstd depend on `x`.
         y: the result of a forward with ``activation="relu"``, or None.
+        bias: (C) of a forward with ``activation="relu"`` and no residual, from which the result is computed again, or None.
+        index: (N, P, Q, C) of the maxima, as the forward gave it, with `max_pool`.
+        max_pool: as in the forward.
         out: the shape of `x` for dx, or None.
         impl: a candidate.
 
@@ -110,6 +140,7 @@ def batch_norm_backward(
 
     Raises:
         ValueError: shapes that do not fit.
+        IndexError: an index beyond the pixels of a window.
 
     Example:
         >>> one, zero = np.ones(2, "float32"), np.zeros(2, "float32")
@@ -120,17 +151,26 @@ def batch_norm_backward(
     """
     c = Call("batch_norm_backward", impl)
     c.input("x", x, "*rows C")
+    pool = _pooling(c, x, max_pool)
+    if (index is None) != (max_pool is None):
+        raise c.error("index must be given with max_pool, and None without")
+    if y is not None and (pool or bias is not None):
+        raise c.error("y must be None with bias or max_pool")
     c.input("weight", weight, "C", c.statistics)
+    c.optional("bias", bias, "C", c.statistics)
     c.input("mean", mean, "C", c.statistics)
     c.input("rstd", rstd, "C", c.statistics)
-    c.input("dy", dy, "*rows C")
+    c.input("dy", dy, "N P Q C" if pool else "*rows C")
     c.optional("y", y, "*rows C")
+    if pool:
+        c.input("index", index, "N P Q C", "uint8")
+        c.check_index("index", 0, window_pixels(pool["pool"])[0])
     c.output("dx", out, "*rows C")
     c.output("dweight", None, "C", c.statistics)
     c.output("dbias", None, "C", c.statistics)
     return c.run(
         rows=c.size["rows"], c=c.size["C"], dtype=c.dtype, training=training,
-        activation=_activation("batch_norm_backward", None if y is None else "relu"),
+        activation=_activation("batch_norm_backward", None if y is None and bias is None else "relu"), **pool,
     )  # fmt: skip
 
 

@@ -176,6 +176,11 @@ def _leaves_sum(module: Any, follower: Any) -> bool:
     return fusion.takes_sum(follower) or (type(follower) is Residual and follower._norm() is not None)
 
 
+def _covers(x: Any, windows: tuple[int, int]) -> bool:
+    """Whether images have a window at all; the pooling itself tells what it thinks of others."""
+    return len(x.shape) == 4 and x.shape[1] >= windows[0] and x.shape[2] >= windows[1]
+
+
 def _run(items: Sequence[Any], x: Any) -> Any:
     if not fusion.is_on():
         for module in items:
@@ -199,6 +204,10 @@ def _run(items: Sequence[Any], x: Any) -> Any:
             parts = (module.body(x), x) if around is None else (module._behind_norm(x), around)
         elif around is not None:
             x = module._sum(module._behind_norm(x), around)
+        elif (found := fusion.pooled(module, items[at : at + 2])) and _covers(x, found[1]):
+            name, windows, taken = found
+            x = module._call(module._ending, x, name, None, windows)
+            at += taken
         elif follower is not None and (name := fusion.ending(module, follower)):
             x = module._call(module._ending, x, name)
             at += 1
@@ -222,6 +231,14 @@ def _found(names: Any, items: Any) -> list[tuple[list[str], str, str]]:
             path = names[at] if inner else f"{names[at]}.body.{next(iter(follower.body.named_children()))[0]}"
             call = "add_layer_norm" if type(norm).__name__ == "LayerNorm" else "add_rms_norm"
             rows.append(([names[at - 1], path], f"sum + {type(norm).__name__}", f"{call}()"))
+            continue
+        pooled = fusion.pooled(module, items[at : at + 2])
+        if pooled is not None:
+            name, windows, taken = pooled
+            kinds = " + ".join(type(item).__name__ for item in items[at - 1 : at + taken])
+            tail = f"activation='{name}', " if name else ""
+            rows.append((list(names[at - 1 : at + taken]), kinds, f"batch_norm({tail}max_pool={windows})"))
+            at += taken
             continue
         name = fusion.ending(module, follower)
         if name is not None:

@@ -11,10 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ..functions._types import pair
 from .activations import GELU, ReLU, Sigmoid, SiLU, Tanh
 from .layers import Conv1d, Conv2d, Linear
 from .module import Module
 from .normalisation import BatchNorm1d, BatchNorm2d, LayerNorm, RMSNorm
+from .pooling import MaxPool2d
 
 __all__ = ["unfused"]
 
@@ -69,6 +71,22 @@ def ending(layer: Any, follower: Any) -> str | None:
     if name is None or (kind in _BATCH_NORMS and name != "relu"):
         return None
     return name if layer.activation is None and is_plain(layer) and is_plain(follower) else None
+
+
+def pooled(layer: Any, followers: Sequence[Any]) -> tuple[str | None, tuple[int, int], int] | None:
+    """Of a batch norm whose pass can end with max pooling: the activation between, the windows, how many modules it takes."""
+    if type(layer) is not BatchNorm2d or not is_plain(layer) or not followers:
+        return None
+    name = ending(layer, followers[0])
+    taken = 0 if name is None else 1
+    pool = followers[taken] if taken < len(followers) else None
+    if type(pool) is not MaxPool2d or not is_plain(pool):
+        return None
+    kernel = pair("kernel_size", pool.kernel_size)
+    steps = kernel if pool.stride is None else pair("stride", pool.stride)
+    if steps != kernel or pair("padding", pool.padding) != (0, 0):
+        return None
+    return name or layer.activation, kernel, taken + 1
 
 
 def takes_residual(layer: Any) -> bool:

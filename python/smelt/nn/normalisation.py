@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import _core, functions
 from .._core import Tensor
-from ..functions._types import is_finite_number
+from ..functions._types import Pair, is_finite_number, pair
 from ._checks import epsilon, known, positive
 from .module import Module, Parameter
 
@@ -41,14 +41,16 @@ class _BatchNorm(Module):
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         return self._ending(x, self.activation, residual)
 
-    def _ending(self, x: Tensor, activation: str | None, residual: Tensor | None = None) -> Tensor:
+    def _ending(
+        self, x: Tensor, activation: str | None, residual: Tensor | None = None, max_pool: Pair | None = None
+    ) -> Tensor:
         if x.ndim not in self._ranks:
             raise ValueError(
                 f"{type(self).__name__}: input must have {' or '.join(map(str, self._ranks))} axes, got shape {x.shape}"
             )
         out = _core.batch_norm(
             x, self.weight, self.bias, self.running_mean, self.running_var, self.training, self.momentum, self.eps,
-            residual, activation,
+            residual, activation, None if max_pool is None else pair("max_pool", max_pool),
         )  # fmt: skip
         if self.training and x.size:
             _core.assign(self.batches, self.batches + 1)

@@ -1,0 +1,231 @@
+// What batch and group normalisation share: statistics and sums down the columns of (rows, C). Statistics are (mean, M2) of blocks of rows,
+// merged in order: the mean of squares minus the square of the mean would lose everything when the mean is large. Means are
+// those of differences to a first value, and blocks are short, so that errors grow neither with the mean nor with the number of
+// rows. Parameters and statistics of halves are float32.
+#pragma once
+#include "cpu/kernels/common.inl.h"
+#include "cpu/kernels/row_chunks.inl.h"
+
+namespace smelt {
+namespace {
+
+constexpr int64_t kGrain = 16384;
+constexpr int64_t kBlock = 8192;  // elements that are looked at twice in a row
+constexpr int kTogether = 8;      // rows that are added in registers
+
+// Rows of a block.
+int64_t block_rows(int64_t c) { return min_of(int64_t{256}, max_of(int64_t{16}, kBlock / max_of(c, int64_t{1}))); }
+int64_t row_grain(int64_t c) { return max_of(int64_t{1}, kGrain / max_of(c, int64_t{1})); }
+
+// The rows of (rows, C) one after the other: where each begins.
+struct RowOffsets {
+  using Row = int64_t;
+  int64_t at, c;
+  Row next() {
+    const Row row = at;
+    at += c;
+    return row;
+  }
+};
+
+// Adds `count` rows to two sums of each column: more(row, i, lanes, &a, &b) for column i, down the rows in order.
+template <class V, class Rows, class F>
+inline void down_columns(Rows rows, int64_t count, int64_t c, typename V::T* a, typename V::T* b, const F& more) {
+  for (; count >= kTogether; count -= kTogether) {
+    typename Rows::Row row[kTogether];
+    for (auto& r : row) r = rows.next();
+    each_vector<V>(c, [&](int64_t i, int lanes) {
+      V s = load<V>(a + i, lanes), t = load<V>(b + i, lanes);
+#pragma GCC unroll 8
+      for (int r = 0; r < kTogether; ++r) more(row[r], i, lanes, s, t);
+      store(a + i, s, lanes);
+      store(b + i, t, lanes);
+    });
+  }
+  for (; count > 0; --count) {
+    const auto row = rows.next();
+    each_vector<V>(c, [&](int64_t i, int lanes) {
+      V s = load<V>(a + i, lanes), t = load<V>(b + i, lanes);
+      more(row, i, lanes, s, t);
+      store(a + i, s, lanes);
+      store(b + i, t, lanes);
+    });
+  }
+}
+
+// f(row, column, lanes) over the channels of `count` rows.
+template <class V, class Rows, class F>
+inline void each_row(Rows rows, int64_t count, int64_t c, const F& f) {
+  for (; count > 0; --count) {
+    const auto row = rows.next();
+    each_vector<V>(c, [&](int64_t i, int lanes) { f(row, i, lanes); });
+  }
+}
+
+// Whether each vector of each row may be written past the caches.
+template <class S>
+bool rows_past_caches(const void* y, int64_t n, int64_t c) {
+  constexpr int64_t W = Vec<S>::W;
+  return y && past_caches<S>(n) && c % W == 0 && reinterpret_cast<uintptr_t>(y) % (W * sizeof(S)) == 0;
+}
+template <class V, class S>
+inline void put(S* p, V v, int lanes, bool past) {
+  past ? v.stream(p) : store(p, v, lanes);
+}
+
+// ------------------------------------------------------------------------------------------------------- statistics
+
+// Mean and M2 of rows [begin, end), two looks while the block is in cache.
+template <class S, class T>
+void block_statistics(const S* x, int64_t begin, int64_t end, int64_t c, T* mean, T* m2) {
+  using V = Vec<S>;
+  const S* first = x + begin * c;
+  for (int64_t i = 0; i < c; ++i) mean[i] = m2[i] = 0;
+  down_columns<V>(RowOffsets{(begin + 1) * c, c}, end - begin - 1, c, mean, m2, [&](int64_t row, int64_t i, int lanes, V& s, V&) {
+    s = s + (load<V>(x + row + i, lanes) - load<V>(first + i, lanes));
+  });
+  const V scale = V::set(T(1) / static_cast<T>(end - begin));
+  each_vector<V>(c, [&](int64_t i, int lanes) {
+    store(mean + i, fma(load<V>(mean + i, lanes), scale, load<V>(first + i, lanes)), lanes);
+  });
+  down_columns<V>(RowOffsets{begin * c, c}, end - begin, c, m2, mean, [&](int64_t row, int64_t i, int lanes, V& s, V& middle) {
+    const V d = load<V>(x + row + i, lanes) - middle;
+    s = fma(d, d, s);
+  });
+}
+
+// Chan's rule: (mean, m2) of `count` rows takes in those of `more`.
+template <class T>
+void merge_statistics(T* mean, T* m2, int64_t count, const T* other_mean, const T* other_m2, int64_t more, int64_t c) {
+  using V = Vec<T>;
+  const T total = static_cast<T>(count + more);
+  const V weight = V::set(static_cast<T>(more) / total);
+  const V cross = V::set(static_cast<T>(count) * static_cast<T>(more) / total);
+  each_vector<V>(c, [&](int64_t i, int lanes) {
+    const V old = load<V>(mean + i, lanes), d = load<V>(other_mean + i, lanes) - old;
+    store(mean + i, fma(d, weight, old), lanes);
+    const V sum = load<V>(m2 + i, lanes) + load<V>(other_m2 + i, lanes);
+    store(m2 + i, fma(d * d, cross, sum), lanes);
+  });
+}
+
+// The same of a chunk, block after block; `out` has room for 4 values a channel: mean, M2 and those of a block.
+template <class S, class T>
+void chunk_statistics(const S* x, int64_t begin, int64_t end, int64_t c, T* out) {
+  const int64_t step = block_rows(c);
+  T *const mean = out, *const m2 = out + c, *const block = out + 2 * c;
+  block_statistics(x, begin, min_of(begin + step, end), c, mean, m2);
+  for (int64_t from = begin + step; from < end; from += step) {
+    const int64_t to = min_of(from + step, end);
+    block_statistics(x, from, to, c, block, block + c);
+    merge_statistics(mean, m2, from - begin, block, block + c, to - from, c);
+  }
+}
+
+// Chunks (chunks, 4, C) into the first.
+template <class T>
+void merge_chunks(T* chunks, int64_t rows, int64_t c) {
+  const int64_t step = chunk_rows(rows);
+  for (int64_t chunk = 1; chunk < chunk_count(rows); ++chunk) {
+    T* other = chunks + chunk * 4 * c;
+    merge_statistics(chunks, chunks + c, chunk * step, other, other + c, min_of(step, rows - chunk * step), c);
+  }
+}
+
+// y = (x - mean) scale + bias, of which residual and activation are batch norm's alone; the residual is added to what would be
+// stored without it.
+template <class S>
+struct Apply {
+  using V = Vec<S>;
+  using T = Compute<S>;
+  const S *x, *residual;
+  S* y;
+  const T *mean, *scale, *bias;
+  int64_t c;
+  bool relu, past;
+  // Column i of the row that begins at `row`.
+  V value(int64_t row, int64_t i, int lanes) const {
+    V v = (load<V>(x + row + i, lanes) - load<V>(mean + i, lanes)) * load<V>(scale + i, lanes);
+    if (bias) v = v + load<V>(bias + i, lanes);
+    if (residual) v = rounded<S>(v) + load<V>(residual + row + i, lanes);
+    return relu ? max_nan(v, V::zero()) : v;
+  }
+  void operator()(int64_t begin, int64_t end) const {
+    each_row<V>(RowOffsets{begin * c, c}, end - begin, c,
+                [&](int64_t row, int64_t i, int lanes) { put(y + row + i, value(row, i, lanes), lanes, past); });
+    if (past) end_stream();
+  }
+};
+
+// ----------------------------------------------------------------------------------------------------------- backward
+
+// The gradient of each row's result, as it is given.
+template <class S>
+struct GivenRows {
+  using V = Vec<S>;
+  struct Row {
+    int64_t at;
+    const S* dy;
+    V gradient(int64_t i, int lanes) const { return load<V>(dy + i, lanes); }
+  };
+  const S* dy;
+  int64_t at, c;
+  static GivenRows from(const S* dy, int64_t row, int64_t c) { return {dy, row * c, c}; }
+  Row next() {
+    const Row row{at, dy + at};
+    at += c;
+    return row;
+  }
+};
+
+// The sums of g and of g times the normalised x down columns, and then dx = a g - b - (x - mean) d with constants of each column.
+template <class S>
+struct Slopes {
+  using V = Vec<S>;
+  using T = Compute<S>;
+  const S *x, *y;     // y: of a relu behind a residual, or null
+  const T* relu_bias;  // with it x tells what came out of the relu; or null
+  const T *mean, *rstd, *factor;
+  int64_t c;
+
+  template <class Row>
+  V gradient(const Row& row, V centred, int64_t i, int lanes) const {  // behind the activation
+    const V g = row.gradient(i, lanes);
+    if (!y && !relu_bias) return g;
+    const V out = y ? load<V>(y + row.at + i, lanes)
+                    : rounded<S>(centred * load<V>(factor + i, lanes) + load<V>(relu_bias + i, lanes));
+    return select(V::zero() < out, g, select(is_nan(out), out, V::zero()));
+  }
+  template <class Row>
+  V centred(const Row& row, int64_t i, int lanes) const {
+    return load<V>(x + row.at + i, lanes) - load<V>(mean + i, lanes);
+  }
+  template <class Rows>
+  void sums(const Rows& rows, int64_t count, T* sum_g, T* sum_gx) const {
+    for (int64_t i = 0; i < c; ++i) sum_g[i] = sum_gx[i] = 0;
+    down_columns<V>(rows, count, c, sum_g, sum_gx, [&](const auto& row, int64_t i, int lanes, V& s, V& t) {
+      const V middle = centred(row, i, lanes), g = gradient(row, middle, i, lanes);
+      s = s + g;
+      t = fma(g, middle * load<V>(rstd + i, lanes), t);
+    });
+  }
+  // Two constants of each column: b, d.
+  template <class Rows>
+  void dx(const Rows& rows, int64_t count, const T* b, const T* d, S* dx, bool accumulate, bool past, S* dresidual,
+          bool accumulate_residual, bool residual_past) const {
+    each_row<V>(rows, count, c, [&](const auto& row, int64_t i, int lanes) {
+      const V middle = centred(row, i, lanes), g = gradient(row, middle, i, lanes);
+      const int64_t at = row.at + i;
+      if (dx) {
+        V v = fma(load<V>(factor + i, lanes), g, -load<V>(b + i, lanes));
+        v = fma(-middle, load<V>(d + i, lanes), v);
+        put(dx + at, accumulate ? load<V>(dx + at, lanes) + v : v, lanes, past);
+      }
+      if (dresidual) put(dresidual + at, accumulate_residual ? load<V>(dresidual + at, lanes) + g : g, lanes, residual_past);
+    });
+    if (past || residual_past) end_stream();
+  }
+};
+
+}  // namespace
+}  // namespace smelt

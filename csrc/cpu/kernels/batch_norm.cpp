@@ -35,6 +35,21 @@ void batch_statistics(const BatchNormArgs& a, Context& context) {
   }
 }
 
+constexpr int64_t kAhead = 4;  // windows
+
+// Constants or sums of some columns, in registers.
+template <class V, int n>
+struct Columns {
+  using T = typename V::T;
+  V v[n];
+  Columns(const T* from, int lanes) {
+    for (int k = 0; k < n; ++k) v[k] = load<V>(from + k * V::W, lanes);
+  }
+  void put(T* to, int lanes) const {
+    for (int k = 0; k < n; ++k) store(to + k * V::W, v[k], lanes);
+  }
+};
+
 // The largest results of windows side by side, and their places. They are compared as they would be stored.
 template <class S>
 void apply_pooled(const Apply<S>& apply, const BatchNormArgs& a, Context& context) {
@@ -46,16 +61,21 @@ void apply_pooled(const Apply<S>& apply, const BatchNormArgs& a, Context& contex
       const int64_t y0 = row % s.p * rows, image = row / s.p * s.h * s.w * s.c;
       for (int64_t q = 0; q < s.q; ++q) {
         const Window w{y0, y0 + rows, q * columns, (q + 1) * columns, rows * columns};
-        const int64_t at = (row * s.q + q) * s.c;
-        each_run<V>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
+        for (int64_t h = w.y0; h < w.y1; ++h)  // rows of windows are not what the hardware expects
+          for (int64_t i = 0; i < columns * s.c; i += 64 / static_cast<int64_t>(sizeof(S)))
+            __builtin_prefetch(apply.x + image + (h * s.w + w.x0 + kAhead * columns) * s.c + i);
+        each_run<V, 2>(s.c, [&]<int n>(Vectors<n>, int64_t c, int lanes) {
+          const Columns<V, n> mean(apply.mean + c, lanes), scale(apply.scale + c, lanes), bias(apply.bias + c, lanes);
           const auto value = [&](int64_t h, int64_t x, int k) {
-            return rounded<S>(apply.value(image + (h * s.w + x) * s.c, c + k * V::W, lanes));
+            const V in = load<V>(apply.x + image + (h * s.w + x) * s.c + c + k * V::W, lanes);
+            const V v = (in - mean.v[k]) * scale.v[k] + bias.v[k];
+            return rounded<S>(apply.relu ? max_nan(v, V::zero()) : v);
           };
-          S* const y = apply.y + at + c;
+          const int64_t at = (row * s.q + q) * s.c + c;
           if (a.index)
-            largest_of<true, n, V>(w, lanes, y, static_cast<uint8_t*>(a.index) + at + c, value);
+            largest_of<true, n, V>(w, lanes, apply.y + at, static_cast<uint8_t*>(a.index) + at, value);
           else
-            largest_of<false, n, V>(w, lanes, y, nullptr, value);
+            largest_of<false, n, V>(w, lanes, apply.y + at, nullptr, value);
         });
       }
     }
@@ -95,66 +115,95 @@ Status batch_norm(const BatchNormArgs& a, Context& context) noexcept {
 
 // ----------------------------------------------------------------------------------------------------------- backward
 
-// The gradient of each pixel that went through max pooling with windows side by side: of those pixels that were the largest.
+// The same through max pooling with windows side by side: a pixel has the gradient of its window where it was the largest, else 0.
 template <class S>
-struct PooledRows {
+struct PooledSlopes : Slopes<S> {
   using V = Vec<S>;
   using T = Compute<S>;
-  struct Row {
-    int64_t at;
-    const S* dy;
-    const uint8_t* places;
-    T place;  // in its window; -1 outside of all
-    V gradient(int64_t i, int lanes) const {
-      return select(load_places<V>(places + i, lanes) == V::set(place), load<V>(dy + i, lanes), V::zero());
-    }
-  };
-  const PoolShape* shape;
-  const S* dy;
+  template <int n>
+  using Columns = smelt::Columns<V, n>;
+  using Slopes<S>::x, Slopes<S>::relu_bias, Slopes<S>::mean, Slopes<S>::rstd, Slopes<S>::factor, Slopes<S>::c;
+  const PoolShape& pool;
   const uint8_t* places;
-  int64_t at, image, p, q, y, x, h, w;  // pixel (h, w) is (y, x) of window (p, q)
-  static PooledRows from(const BatchNormBackwardArgs& a, int64_t row) {
-    const PoolShape& s = a.pool;
-    const int64_t h = row / s.w % s.h, w = row % s.w;
-    return {&s, static_cast<const S*>(a.dy), static_cast<const uint8_t*>(a.index), row * a.c, row / s.w / s.h, h / s.kernel[0],
-            w / s.kernel[1], h % s.kernel[0], w % s.kernel[1], h, w};
+
+  // Pixels [w0, w1) of row h of an image.
+  struct Segment {
+    int64_t image, h, w0, w1;
+  };
+  template <class F>
+  void each_segment(int64_t begin, int64_t end, const F& f) const {
+    for (int64_t row = begin; row < end;) {
+      const int64_t line = row / pool.w, w0 = row % pool.w, w1 = min_of(pool.w, w0 + end - row);
+      f(Segment{line / pool.h, line % pool.h, w0, w1});
+      row += w1 - w0;
+    }
   }
-  Row next() {
-    const PoolShape& s = *shape;
-    const bool inside = p < s.p && q < s.q;
-    const int64_t window = inside ? ((image * s.p + p) * s.q + q) * s.c : 0;
-    const Row row{at, dy + window, places + window, inside ? static_cast<T>(y * s.kernel[1] + x) : T(-1)};
-    at += s.c;
-    ++w;
-    if (++x == s.kernel[1]) x = 0, ++q;
-    if (w == s.w) {
-      w = x = q = 0;
-      ++h;
-      if (++y == s.kernel[0]) y = 0, ++p;
+
+  // f(vector, element, gradient) along a segment, for n vectors from column i on.
+  template <int n, class F>
+  void along(const Segment& s, int64_t i, int lanes, const F& f) const {
+    const int64_t rows = pool.kernel[0], columns = pool.kernel[1], p = s.h / rows;
+    const int64_t windows = (s.image * pool.p + p) * pool.q, pixels = (s.image * pool.h + s.h) * pool.w;
+    int64_t w = s.w0, q = w / columns;
+    for (; w < s.w1; ++q) {
+      V g[n], place[n];
+      const bool inside = p < pool.p && q < pool.q;
+      for (int k = 0; k < n; ++k) {
+        const int64_t at = (windows + q) * c + i + k * V::W;
+        g[k] = inside ? load<V>(this->dy + at, lanes) : V::zero();
+        place[k] = inside ? load_places<V>(places + at, lanes) : V::set(T(-1));
+      }
+      for (const int64_t last = min_of(s.w1, (q + 1) * columns); w < last; ++w) {
+        const V here = V::set(static_cast<T>((s.h - p * rows) * columns + w - q * columns));
+        for (int k = 0; k < n; ++k) f(k, (pixels + w) * c + i + k * V::W, select(place[k] == here, g[k], V::zero()));
+      }
     }
-    if (h == s.h) {
-      h = y = p = 0;
-      ++image;
-    }
-    return row;
+  }
+  V behind(V g, V centred, V a, V bias) const { return relu_bias ? before_relu(rounded<S>(centred * a + bias), g) : g; }
+
+  void sums(int64_t begin, int64_t end, T* sum_g, T* sum_gx) const {
+    each_segment(begin, end, [&](const Segment& segment) {
+      each_run<V, 2>(c, [&]<int n>(Vectors<n>, int64_t i, int lanes) {
+        const Columns<n> m(mean + i, lanes), r(rstd + i, lanes), a(factor + i, lanes), bias(relu_bias ? relu_bias + i : mean, lanes);
+        Columns<n> sum(sum_g + i, lanes), sum_x(sum_gx + i, lanes);
+        along<n>(segment, i, lanes, [&](int k, int64_t at, V given) {
+          const V centred = load<V>(x + at, lanes) - m.v[k], g = behind(given, centred, a.v[k], bias.v[k]);
+          sum.v[k] = sum.v[k] + g;
+          sum_x.v[k] = fma(g, centred * r.v[k], sum_x.v[k]);
+        });
+        sum.put(sum_g + i, lanes);
+        sum_x.put(sum_gx + i, lanes);
+      });
+    });
+  }
+  void dx(int64_t begin, int64_t end, const T* shift, const T* slope, S* dx, bool accumulate, bool past, S*, bool, bool) const {
+    each_segment(begin, end, [&](const Segment& segment) {
+      each_run<V, 2>(c, [&]<int n>(Vectors<n>, int64_t i, int lanes) {
+        const Columns<n> m(mean + i, lanes), a(factor + i, lanes), bias(relu_bias ? relu_bias + i : mean, lanes);
+        const Columns<n> b(shift + i, lanes), d(slope + i, lanes);
+        along<n>(segment, i, lanes, [&](int k, int64_t at, V given) {
+          const V centred = load<V>(x + at, lanes) - m.v[k], g = behind(given, centred, a.v[k], bias.v[k]);
+          const V v = fma(-centred, d.v[k], fma(a.v[k], g, -b.v[k]));
+          put(dx + at, accumulate ? load<V>(dx + at, lanes) + v : v, lanes, past);
+        });
+      });
+    });
+    if (past) end_stream();
   }
 };
 
-template <class S, class Rows>
-void batch_norm_backward_of(const BatchNormBackwardArgs& a, Context& context, const Rows& rows_from) {
+// The factors lie behind the sums of the chunks.
+template <class S, class Passes>
+void run_passes(const BatchNormBackwardArgs& a, Context& context, const Passes& slopes) {
   using T = Compute<S>;
   const int64_t c = a.c, step = chunk_rows(a.rows), chunks = chunk_count(a.rows);
-  const T* rstd = static_cast<const T*>(a.rstd);
-  T* partial = static_cast<T*>(context.workspace);  // (chunks, 2, C)
+  T* const partial = static_cast<T*>(context.workspace);  // (chunks, 2, C)
   T *const factor = partial + 2 * c * chunks, *const shift = factor + c, *const slope = shift + c;
-  for (int64_t i = 0; i < c; ++i) factor[i] = rstd[i] * static_cast<const T*>(a.weight)[i];  // as in the forward
-  const bool relu_of_x = a.activation == Activation::relu && !a.y;
-  const Slopes<S> slopes{static_cast<const S*>(a.x),    static_cast<const S*>(a.y), relu_of_x ? static_cast<const T*>(a.bias) : nullptr,
-                         static_cast<const T*>(a.mean), rstd,                       factor,
-                         c};
+  const T* rstd = static_cast<const T*>(a.rstd);
   parallel_chunks(context, chunks, [&](int64_t chunk, int) {
     T* mine = partial + chunk * 2 * c;
-    slopes.sums(rows_from(chunk * step), min_of(step, a.rows - chunk * step), mine, mine + c);
+    for (int64_t i = 0; i < 2 * c; ++i) mine[i] = 0;
+    slopes.sums(chunk * step, min_of((chunk + 1) * step, a.rows), mine, mine + c);
   });
   for (int64_t chunk = 1; chunk < chunks; ++chunk)
     for (int64_t i = 0; i < 2 * c; ++i) partial[i] += partial[chunk * 2 * c + i];
@@ -174,18 +223,32 @@ void batch_norm_backward_of(const BatchNormBackwardArgs& a, Context& context, co
   const bool past = !a.accumulate_x && rows_past_caches<S>(dx, a.rows * c, c);
   const bool residual_past = !a.accumulate_residual && rows_past_caches<S>(dresidual, a.rows * c, c);
   parallel_for(context, a.rows, row_grain(c), [&](int64_t begin, int64_t end) {
-    slopes.dx(rows_from(begin), end - begin, shift, slope, dx, a.accumulate_x, past, dresidual, a.accumulate_residual, residual_past);
+    slopes.dx(begin, end, shift, slope, dx, a.accumulate_x, past, dresidual, a.accumulate_residual, residual_past);
   });
 }
 
+template <class S>
+void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
+  using T = Compute<S>;
+  T* const factor = static_cast<T*>(context.workspace) + 2 * a.c * chunk_count(a.rows);
+  for (int64_t i = 0; i < a.c; ++i) factor[i] = static_cast<const T*>(a.rstd)[i] * static_cast<const T*>(a.weight)[i];  // as in the forward
+  const bool relu_of_x = a.activation == Activation::relu && !a.y;
+  const Slopes<S> slopes{.x = static_cast<const S*>(a.x),
+                         .y = static_cast<const S*>(a.y),
+                         .dy = static_cast<const S*>(a.dy),
+                         .relu_bias = relu_of_x ? static_cast<const T*>(a.bias) : nullptr,
+                         .mean = static_cast<const T*>(a.mean),
+                         .rstd = static_cast<const T*>(a.rstd),
+                         .factor = factor,
+                         .c = a.c};
+  if (a.pool.exists())
+    run_passes<S>(a, context, PooledSlopes<S>{slopes, a.pool, static_cast<const uint8_t*>(a.index)});
+  else
+    run_passes<S>(a, context, slopes);
+}
+
 Status batch_norm_backward(const BatchNormBackwardArgs& a, Context& context) noexcept {
-  with_floating(a.dtype, [&]<class S>(S) {
-    if (a.pool.exists())
-      batch_norm_backward_of<S>(a, context, [&](int64_t row) { return PooledRows<S>::from(a, row); });
-    else
-      batch_norm_backward_of<S>(a, context,
-                                [&](int64_t row) { return GivenRows<S>::from(static_cast<const S*>(a.dy), row, a.c); });
-  });
+  with_floating(a.dtype, [&]<class S>(S) { batch_norm_backward_run<S>(a, context); });
   return Status::ok;
 }
 

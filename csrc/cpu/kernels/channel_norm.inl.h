@@ -17,49 +17,32 @@ constexpr int kTogether = 8;      // rows that are added in registers
 int64_t block_rows(int64_t c) { return min_of(int64_t{256}, max_of(int64_t{16}, kBlock / max_of(c, int64_t{1}))); }
 int64_t row_grain(int64_t c) { return max_of(int64_t{1}, kGrain / max_of(c, int64_t{1})); }
 
-// The rows of (rows, C) one after the other: where each begins.
-struct RowOffsets {
-  using Row = int64_t;
-  int64_t at, c;
-  Row next() {
-    const Row row = at;
-    at += c;
-    return row;
-  }
-};
-
-// Adds `count` rows to two sums of each column: more(row, i, lanes, &a, &b) for column i, down the rows in order.
-template <class V, class Rows, class F>
-inline void down_columns(Rows rows, int64_t count, int64_t c, typename V::T* a, typename V::T* b, const F& more) {
-  for (; count >= kTogether; count -= kTogether) {
-    typename Rows::Row row[kTogether];
-    for (auto& r : row) r = rows.next();
+// Adds rows to two sums of each column: more(at, i, lanes, &a, &b) for element `at` of column i, down the rows in order.
+template <class V, class F>
+inline void down_columns(int64_t begin, int64_t end, int64_t c, typename V::T* a, typename V::T* b, const F& more) {
+  int64_t row = begin;
+  for (; row + kTogether <= end; row += kTogether)
     each_vector<V>(c, [&](int64_t i, int lanes) {
       V s = load<V>(a + i, lanes), t = load<V>(b + i, lanes);
 #pragma GCC unroll 8
-      for (int r = 0; r < kTogether; ++r) more(row[r], i, lanes, s, t);
+      for (int r = 0; r < kTogether; ++r) more((row + r) * c + i, i, lanes, s, t);
       store(a + i, s, lanes);
       store(b + i, t, lanes);
     });
-  }
-  for (; count > 0; --count) {
-    const auto row = rows.next();
+  for (; row < end; ++row)
     each_vector<V>(c, [&](int64_t i, int lanes) {
       V s = load<V>(a + i, lanes), t = load<V>(b + i, lanes);
-      more(row, i, lanes, s, t);
+      more(row * c + i, i, lanes, s, t);
       store(a + i, s, lanes);
       store(b + i, t, lanes);
     });
-  }
 }
 
-// f(row, column, lanes) over the channels of `count` rows.
-template <class V, class Rows, class F>
-inline void each_row(Rows rows, int64_t count, int64_t c, const F& f) {
-  for (; count > 0; --count) {
-    const auto row = rows.next();
-    each_vector<V>(c, [&](int64_t i, int lanes) { f(row, i, lanes); });
-  }
+// f(element, column, lanes) over the channels of each row in [begin, end).
+template <class V, class F>
+inline void each_row(int64_t begin, int64_t end, int64_t c, const F& f) {
+  for (int64_t row = begin; row < end; ++row)
+    each_vector<V>(c, [&](int64_t i, int lanes) { f(row * c + i, i, lanes); });
 }
 
 // Whether each vector of each row may be written past the caches.
@@ -81,15 +64,15 @@ void block_statistics(const S* x, int64_t begin, int64_t end, int64_t c, T* mean
   using V = Vec<S>;
   const S* first = x + begin * c;
   for (int64_t i = 0; i < c; ++i) mean[i] = m2[i] = 0;
-  down_columns<V>(RowOffsets{(begin + 1) * c, c}, end - begin - 1, c, mean, m2, [&](int64_t row, int64_t i, int lanes, V& s, V&) {
-    s = s + (load<V>(x + row + i, lanes) - load<V>(first + i, lanes));
+  down_columns<V>(begin + 1, end, c, mean, m2, [&](int64_t at, int64_t i, int lanes, V& s, V&) {
+    s = s + (load<V>(x + at, lanes) - load<V>(first + i, lanes));
   });
   const V scale = V::set(T(1) / static_cast<T>(end - begin));
   each_vector<V>(c, [&](int64_t i, int lanes) {
     store(mean + i, fma(load<V>(mean + i, lanes), scale, load<V>(first + i, lanes)), lanes);
   });
-  down_columns<V>(RowOffsets{begin * c, c}, end - begin, c, m2, mean, [&](int64_t row, int64_t i, int lanes, V& s, V& middle) {
-    const V d = load<V>(x + row + i, lanes) - middle;
+  down_columns<V>(begin, end, c, m2, mean, [&](int64_t at, int64_t, int lanes, V& s, V& middle) {
+    const V d = load<V>(x + at, lanes) - middle;
     s = fma(d, d, s);
   });
 }
@@ -143,79 +126,56 @@ struct Apply {
   const T *mean, *scale, *bias;
   int64_t c;
   bool relu, past;
-  // Column i of the row that begins at `row`.
-  V value(int64_t row, int64_t i, int lanes) const {
-    V v = (load<V>(x + row + i, lanes) - load<V>(mean + i, lanes)) * load<V>(scale + i, lanes);
-    if (bias) v = v + load<V>(bias + i, lanes);
-    if (residual) v = rounded<S>(v) + load<V>(residual + row + i, lanes);
-    return relu ? max_nan(v, V::zero()) : v;
-  }
   void operator()(int64_t begin, int64_t end) const {
-    each_row<V>(RowOffsets{begin * c, c}, end - begin, c,
-                [&](int64_t row, int64_t i, int lanes) { put(y + row + i, value(row, i, lanes), lanes, past); });
+    each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
+      V v = (load<V>(x + at, lanes) - load<V>(mean + i, lanes)) * load<V>(scale + i, lanes);
+      if (bias) v = v + load<V>(bias + i, lanes);
+      if (residual) v = rounded<S>(v) + load<V>(residual + at, lanes);
+      if (relu) v = max_nan(v, V::zero());
+      put(y + at, v, lanes, past);
+    });
     if (past) end_stream();
   }
 };
 
 // ----------------------------------------------------------------------------------------------------------- backward
 
-// The gradient of each row's result, as it is given.
-template <class S>
-struct GivenRows {
-  using V = Vec<S>;
-  struct Row {
-    int64_t at;
-    const S* dy;
-    V gradient(int64_t i, int lanes) const { return load<V>(dy + i, lanes); }
-  };
-  const S* dy;
-  int64_t at, c;
-  static GivenRows from(const S* dy, int64_t row, int64_t c) { return {dy, row * c, c}; }
-  Row next() {
-    const Row row{at, dy + at};
-    at += c;
-    return row;
-  }
-};
+// The gradient before a relu of which `out` came.
+template <class V>
+inline V before_relu(V out, V g) {
+  return select(V::zero() < out, g, select(is_nan(out), out, V::zero()));
+}
 
 // The sums of g and of g times the normalised x down columns, and then dx = a g - b - (x - mean) d with constants of each column.
 template <class S>
 struct Slopes {
   using V = Vec<S>;
   using T = Compute<S>;
-  const S *x, *y;     // y: of a relu behind a residual, or null
-  const T* relu_bias;  // with it x tells what came out of the relu; or null
+  const S *x, *y, *dy;  // y: of a relu behind a residual, or null
+  const T* relu_bias;   // with it x tells what came out of the relu; or null
   const T *mean, *rstd, *factor;
   int64_t c;
 
-  template <class Row>
-  V gradient(const Row& row, V centred, int64_t i, int lanes) const {  // behind the activation
-    const V g = row.gradient(i, lanes);
+  V gradient(int64_t at, V centred, int64_t i, int lanes) const {  // behind the activation
+    const V g = load<V>(dy + at, lanes);
     if (!y && !relu_bias) return g;
-    const V out = y ? load<V>(y + row.at + i, lanes)
-                    : rounded<S>(centred * load<V>(factor + i, lanes) + load<V>(relu_bias + i, lanes));
-    return select(V::zero() < out, g, select(is_nan(out), out, V::zero()));
+    return before_relu(y ? load<V>(y + at, lanes)
+                         : rounded<S>(centred * load<V>(factor + i, lanes) + load<V>(relu_bias + i, lanes)), g);
   }
-  template <class Row>
-  V centred(const Row& row, int64_t i, int lanes) const {
-    return load<V>(x + row.at + i, lanes) - load<V>(mean + i, lanes);
-  }
-  template <class Rows>
-  void sums(const Rows& rows, int64_t count, T* sum_g, T* sum_gx) const {
-    for (int64_t i = 0; i < c; ++i) sum_g[i] = sum_gx[i] = 0;
-    down_columns<V>(rows, count, c, sum_g, sum_gx, [&](const auto& row, int64_t i, int lanes, V& s, V& t) {
-      const V middle = centred(row, i, lanes), g = gradient(row, middle, i, lanes);
+  V centred(int64_t at, int64_t i, int lanes) const { return load<V>(x + at, lanes) - load<V>(mean + i, lanes); }
+
+  void sums(int64_t begin, int64_t end, T* sum_g, T* sum_gx) const {
+    down_columns<V>(begin, end, c, sum_g, sum_gx, [&](int64_t at, int64_t i, int lanes, V& s, V& t) {
+      const V middle = centred(at, i, lanes), g = gradient(at, middle, i, lanes);
       s = s + g;
       t = fma(g, middle * load<V>(rstd + i, lanes), t);
     });
   }
-  // Two constants of each column: b, d.
-  template <class Rows>
-  void dx(const Rows& rows, int64_t count, const T* b, const T* d, S* dx, bool accumulate, bool past, S* dresidual,
+  // b and d: two constants of each column.
+  void dx(int64_t begin, int64_t end, const T* b, const T* d, S* dx, bool accumulate, bool past, S* dresidual,
           bool accumulate_residual, bool residual_past) const {
-    each_row<V>(rows, count, c, [&](const auto& row, int64_t i, int lanes) {
-      const V middle = centred(row, i, lanes), g = gradient(row, middle, i, lanes);
-      const int64_t at = row.at + i;
+    each_row<V>(begin, end, c, [&](int64_t at, int64_t i, int lanes) {
+      const V middle = centred(at, i, lanes), g = gradient(at, middle, i, lanes);
       if (dx) {
         V v = fma(load<V>(factor + i, lanes), g, -load<V>(b + i, lanes));
         v = fma(-middle, load<V>(d + i, lanes), v);

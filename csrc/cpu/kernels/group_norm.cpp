@@ -94,13 +94,11 @@ void group_norm_backward_run(const GroupNormBackwardArgs& a, Context& context) {
   const bool past = !a.accumulate_x && rows_past_caches<S>(dx, a.n * rows * c, c);
   const auto scratch = [&](int64_t image) { return static_cast<T*>(context.workspace) + image * slopes_scratch(rows, c); };
   const auto constants = [&](int64_t image) { return scratch(image) + chunks * 2 * c; };
-  const auto given = [&](int64_t image, int64_t row) {
-    return GivenRows<S>::from(static_cast<const S*>(a.dy) + image * rows * c, row, c);
-  };
   const auto slopes = [&](int64_t image) {
     const int64_t at = image * rows * c;
     const T* const mean = constants(image);
-    return Slopes<S>{static_cast<const S*>(a.x) + at, nullptr, nullptr, mean, mean + c, mean + 2 * c, c};
+    return Slopes<S>{.x = static_cast<const S*>(a.x) + at, .y = nullptr, .dy = static_cast<const S*>(a.dy) + at, .relu_bias = nullptr,
+                     .mean = mean, .rstd = mean + c, .factor = mean + 2 * c, .c = c};
   };
   for (int64_t image = 0; image < a.n; ++image)  // statistics of groups at each channel
     for (int64_t i = 0; i < c; ++i) {
@@ -109,8 +107,8 @@ void group_norm_backward_run(const GroupNormBackwardArgs& a, Context& context) {
     }
   const auto add = [&](int64_t image, int64_t chunk) {
     T* const mine = scratch(image) + chunk * 2 * c;
-    const int64_t begin = chunk * step;
-    slopes(image).sums(given(image, begin), min_of(step, rows - begin), mine, mine + c);
+    for (int64_t i = 0; i < 2 * c; ++i) mine[i] = 0;
+    slopes(image).sums(chunk * step, min_of((chunk + 1) * step, rows), mine, mine + c);
   };
   const auto merge = [&](int64_t image) {
     T *const sum_g = scratch(image), *const sum_gx = sum_g + c;
@@ -134,8 +132,7 @@ void group_norm_backward_run(const GroupNormBackwardArgs& a, Context& context) {
   each_image(context, a.n, rows, c, add, merge, [&](int64_t image, int64_t begin, int64_t end) {
     const T* const shift = constants(image) + 3 * c;
     if (dx)
-      slopes(image).dx(given(image, begin), end - begin, shift, shift + c, dx + image * rows * c, a.accumulate_x, past, nullptr,
-                       false, false);
+      slopes(image).dx(begin, end, shift, shift + c, dx + image * rows * c, a.accumulate_x, past, nullptr, false, false);
   });
   const auto total = [&](T* to, int64_t part, bool accumulate) {
     for (int64_t i = 0; to && i < c; ++i) {

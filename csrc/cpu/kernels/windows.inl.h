@@ -6,16 +6,18 @@
 namespace smelt {
 namespace {
 
-// Calls f(count, first channel, lanes of each vector) for runs of four, two and one vectors of channels, which stay in registers.
+// Calls f(count, first channel, lanes of each vector) for runs of at most four, two and one vectors of channels, which stay in
+// registers.
 template <int n>
 struct Vectors {
   static constexpr int count = n;
 };
-template <class V, class F>
+template <class V, int most = 4, class F>
 inline void each_run(int64_t channels, const F& f) {
   constexpr int64_t kWidth = V::W;
   int64_t c = 0;
-  for (; c + 4 * kWidth <= channels; c += 4 * kWidth) f(Vectors<4>{}, c, V::W);
+  if constexpr (most == 4)
+    for (; c + 4 * kWidth <= channels; c += 4 * kWidth) f(Vectors<4>{}, c, V::W);
   for (; c + 2 * kWidth <= channels; c += 2 * kWidth) f(Vectors<2>{}, c, V::W);
   for (; c < channels; c += kWidth) f(Vectors<1>{}, c, static_cast<int>(min_of(channels - c, kWidth)));
 }

@@ -1,9 +1,10 @@
-// Convolutions with few filters or few channels in a group, float32. As matrix products they would leave most lanes of a vector
+// Convolutions with few filters or few channels in a group, in float32, also of bfloat16. As matrix products they would leave most lanes of a vector
 // empty; here vectors run along the pixels, and an element of a filter is the same for all lanes.
 //
 //   forward, backward_input   sums (filters, pixels) over channels and taps of filter times plane, then back to pixels
 //   backward_weight           dot products of planes of dy with planes of x, shifted by a tap
 #include "cpu/kernels/activated.inl.h"
+#include "cpu/kernels/conv_formats.inl.h"
 #include "cpu/kernels/conv_planar.inl.h"
 #include "cpu/kernels/families.h"
 #include "cpu/kernels/gemm_tile.inl.h"
@@ -19,14 +20,15 @@ constexpr int64_t kChannels = 32;    // of a group that are planes at once
 // ---------------------------------------------------------------------------------------- forward and input gradient
 
 // One convolution, whichever way round: of each group `out` channels of the result from `in` of the picture.
+template <class S, class O>
 struct Layer {
-  const float* picture;
+  const S* picture;
   int64_t n, groups, in, out;
-  const float* filters;                  // (K, R, S, C / groups)
+  const S* filters;                      // (K, R, S, C / groups)
   bool turned;                           // of the input gradient: filters have `in` first
-  float* result;
+  O* result;
   int64_t image, row, column;            // elements of the result from one to the next
-  const float* bias;                     // (groups out)
+  const S* bias;                         // (groups out)
   Activation activation;
   bool accumulate;
 };
@@ -102,7 +104,8 @@ struct Cut {
 };
 
 // Filters of each group in tiles of kFilters, (channels, taps, filters of the tile).
-void pack_filters(Context& context, const Layer& l, const Planes& planes, int64_t kernel, int64_t kernel_columns, float* to) {
+template <class S, class O>
+void pack_filters(Context& context, const Layer<S, O>& l, const Planes& planes, int64_t kernel, int64_t kernel_columns, float* to) {
   const int taps = planes.taps();
   int64_t index[kMostTapsOfAll];
   for (int t = 0; t < taps; ++t)
@@ -113,15 +116,15 @@ void pack_filters(Context& context, const Layer& l, const Planes& planes, int64_
       float* dst = to + (group * l.out + first) * l.in * taps + k - first;
       for (int64_t c = 0; c < l.in; ++c)
         for (int t = 0; t < taps; ++t, dst += width)
-          *dst = l.turned ? l.filters[((group * l.in + c) * kernel + index[t]) * l.out + k]
-                          : l.filters[(o * kernel + index[t]) * l.in + c];
+          *dst = from_storage(l.turned ? l.filters[((group * l.in + c) * kernel + index[t]) * l.out + k]
+                                       : l.filters[(o * kernel + index[t]) * l.in + c]);
     }
   });
 }
 
 // Planes (channels, plane) of results to pixels [0, rows) x [0, columns), `to` being the first of these.
-void write_strip(const Layer& l, const Planes& planes, const float* y, int64_t rows, int64_t channels, const float* bias,
-                 float* to) {
+template <class S, class O>
+void write_strip(const Layer<S, O>& l, const Planes& planes, const float* y, int64_t rows, int64_t channels, const S* bias, O* to) {
   alignas(64) float pixels[kSquare * V::W];
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t j = 0; j < planes.columns.count; j += kSquare)
@@ -130,16 +133,17 @@ void write_strip(const Layer& l, const Planes& planes, const float* y, int64_t r
         for (int q = 0; q < lanes; q += kSquare)
           transpose_square(y + (k + q) * planes.result + i * planes.pitch + j, 4 * planes.result, pixels + q, V::W);
         for (int64_t p = 0; p < min_of(planes.columns.count - j, int64_t{kSquare}); ++p) {
-          float* dst = to + i * l.row + (j + p) * l.column + k;
+          O* dst = to + i * l.row + (j + p) * l.column + k;
           V v = V::load(pixels + p * V::W);
           if (l.accumulate) v = load<V>(dst, lanes) + v;
           if (bias) v = v + load<V>(bias + k, lanes);
-          store(dst, l.activation == Activation::none ? v : activated(l.activation, v), lanes);
+          store(dst, l.activation == Activation::none ? v : activated(l.activation, rounded<O>(v)), lanes);
         }
       }
 }
 
-void run_layer(Context& context, const Layer& l, const Axis& rows, const Axis& columns, int64_t kernel, int64_t kernel_columns) {
+template <class S, class O>
+void run_layer(Context& context, const Layer<S, O>& l, const Axis& rows, const Axis& columns, int64_t kernel, int64_t kernel_columns) {
   const Cut cut(rows, columns, l.n, l.groups, l.in, l.out, context.threads);
   const Planes& planes = cut.planes;
   const int taps = planes.taps();
@@ -153,7 +157,7 @@ void run_layer(Context& context, const Layer& l, const Axis& rows, const Axis& c
     const int64_t height = min_of(planes.strip, rows.count - first), all = l.groups * l.in;
     float* const x = filters + cut.filter_elements + thread * cut.each;
     float* const y = x + cut.x_elements;
-    const float* picture = l.picture + n * rows.extent * columns.extent * all + g0 * l.in;
+    const S* picture = l.picture + n * rows.extent * columns.extent * all + g0 * l.in;
     for (int64_t c0 = 0; c0 == 0 || c0 < l.in; c0 += kChannels) {
       const int64_t channels = groups > 1 ? l.in : min_of(l.in - c0, kChannels);
       if (taps) planes.fill(picture + c0, all, groups * channels, first, x);
@@ -188,11 +192,12 @@ bool fits(const ConvShape& s) {
 // Vectors of pixels pay where `out` channels of a group's result leave more of a vector empty than do the places between rows.
 bool pays(const ConvShape& s, int64_t out, int64_t columns) {
   if (s.groups > 1) return out <= 16;
+  if (kIsa == Isa::amx) return false;  // tiles have few columns, too
   return s.r * s.s > 1 && out <= 16 && (columns + s.s - 1) * out <= 20 * columns;
 }
 
 bool forward_takes(const Conv2dArgs& a) {
-  return a.dtype == DType::float32 && fits(a.shape) && pays(a.shape, a.shape.k / a.shape.groups, a.shape.q);
+  return takes_formats(a.dtype, a.dtype) && fits(a.shape) && pays(a.shape, a.shape.k / a.shape.groups, a.shape.q);
 }
 size_t forward_workspace(const Conv2dArgs& a, int threads) {
   const ConvShape& s = a.shape;
@@ -200,10 +205,14 @@ size_t forward_workspace(const Conv2dArgs& a, int threads) {
 }
 Status conv2d(const Conv2dArgs& a, Context& context) noexcept {
   const ConvShape& s = a.shape;
-  const Layer l{static_cast<const float*>(a.x), s.n, s.groups, s.c / s.groups, s.k / s.groups,
-                static_cast<const float*>(a.w), false, static_cast<float*>(a.y), s.p * s.q * s.k, s.q * s.k, s.k,
-                static_cast<const float*>(a.bias), a.activation, false};
-  run_layer(context, l, forward_axis(s, 0), forward_axis(s, 1), s.r * s.s, s.s);
+  with_formats(a.dtype, a.dtype, [&]<class S, class O>(S, O) {
+    if constexpr (sizeof(S) == sizeof(O))
+      run_layer(context,
+                Layer<S, O>{static_cast<const S*>(a.x), s.n, s.groups, s.c / s.groups, s.k / s.groups, static_cast<const S*>(a.w),
+                            false, static_cast<O*>(a.y), s.p * s.q * s.k, s.q * s.k, s.k, static_cast<const S*>(a.bias),
+                            a.activation, false},
+                forward_axis(s, 0), forward_axis(s, 1), s.r * s.s, s.s);
+  });
   return Status::ok;
 }
 
@@ -216,7 +225,7 @@ void each_phase(const ConvShape& s, const F& f) {
 
 bool input_takes(const Conv2dBackwardInputArgs& a) {
   const ConvShape& s = a.shape;
-  return a.dtype == DType::float32 && a.dx_dtype == a.dtype && fits(s) && pays(s, s.c / s.groups, s.w);
+  return takes_formats(a.dtype, a.dx_dtype) && fits(s) && pays(s, s.c / s.groups, s.w);
 }
 size_t input_workspace(const Conv2dBackwardInputArgs& a, int threads) {
   const ConvShape& s = a.shape;
@@ -229,10 +238,13 @@ size_t input_workspace(const Conv2dBackwardInputArgs& a, int threads) {
 Status conv2d_backward_input(const Conv2dBackwardInputArgs& a, Context& context) noexcept {
   const ConvShape& s = a.shape;
   each_phase(s, [&](int64_t y, int64_t x, const Axis& rows, const Axis& columns) {
-    const Layer l{static_cast<const float*>(a.dy), s.n, s.groups, s.k / s.groups, s.c / s.groups,
-                  static_cast<const float*>(a.w), true, static_cast<float*>(a.dx) + (y * s.w + x) * s.c, s.h * s.w * s.c,
-                  s.stride[0] * s.w * s.c, s.stride[1] * s.c, nullptr, Activation::none, a.accumulate};
-    run_layer(context, l, rows, columns, s.r * s.s, s.s);
+    with_formats(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) {
+      run_layer(context,
+                Layer<S, O>{static_cast<const S*>(a.dy), s.n, s.groups, s.k / s.groups, s.c / s.groups,
+                            static_cast<const S*>(a.w), true, static_cast<O*>(a.dx) + (y * s.w + x) * s.c, s.h * s.w * s.c,
+                            s.stride[0] * s.w * s.c, s.stride[1] * s.c, nullptr, Activation::none, a.accumulate},
+                rows, columns, s.r * s.s, s.s);
+    });
   });
   return Status::ok;
 }
@@ -324,6 +336,7 @@ struct WeightCut {
 };
 
 // Strips [begin, end) of groups [g0, g0 + groups) to sums (groups out, in, taps).
+template <class S>
 void sum_units(const Conv2dBackwardWeightArgs& a, const WeightCut& cut, const int64_t* taps, int64_t begin, int64_t end,
                int64_t g0, int64_t groups, float* room, float* sums) {
   const ConvShape& s = a.shape;
@@ -336,10 +349,10 @@ void sum_units(const Conv2dBackwardWeightArgs& a, const WeightCut& cut, const in
       const int64_t channels = groups > 1 ? cut.in : min_of(cut.in - c0, kChannels);
       for (int64_t i = 0; i < count; ++i) {
         const int64_t n = (unit + i) / cut.x.strips, first = (unit + i) % cut.x.strips * cut.x.strip;
-        cut.x.fill(static_cast<const float*>(a.x) + n * s.h * s.w * s.c + g0 * cut.in + c0, s.c, groups * channels, first,
+        cut.x.fill(static_cast<const S*>(a.x) + n * s.h * s.w * s.c + g0 * cut.in + c0, s.c, groups * channels, first,
                    x + i * cut.x_elements);
         if (c0 == 0)
-          cut.dy.fill(static_cast<const float*>(a.dy) + n * s.p * s.q * s.k + g0 * cut.out, s.k, groups * cut.out, first,
+          cut.dy.fill(static_cast<const S*>(a.dy) + n * s.p * s.q * s.k + g0 * cut.out, s.k, groups * cut.out, first,
                       dy + i * cut.dy_elements);
       }
       for (int64_t g = 0; g < groups; ++g)
@@ -364,13 +377,14 @@ void sum_units(const Conv2dBackwardWeightArgs& a, const WeightCut& cut, const in
 
 bool weight_takes(const Conv2dBackwardWeightArgs& a) {
   const ConvShape& s = a.shape;
-  if (a.dtype != DType::float32 || a.dw_dtype != a.dtype || s.n * s.p * s.q == 0 || !fits(s)) return false;
+  if (!takes_formats(a.dtype, a.dw_dtype) || (kIsa == Isa::amx && s.groups == 1) || s.n * s.p * s.q == 0 || !fits(s)) return false;
   // Products of few rows spend their time on gathering; of some, on gathering short runs for each group.
   return s.groups > 1 ? s.k <= 32 * s.groups && s.c <= 64 * s.groups : s.r * s.s > 1 && s.k <= 12 && 4 * (s.s - 1) < s.q;
 }
 size_t weight_workspace(const Conv2dBackwardWeightArgs& a, int threads) { return WeightCut(a.shape).bytes(threads); }
 
-Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) noexcept {
+template <class S, class O>
+void weight_gradient(const Conv2dBackwardWeightArgs& a, Context& context) {
   const ConvShape& s = a.shape;
   const WeightCut cut(s);
   const int taps = cut.x.taps();
@@ -383,7 +397,7 @@ Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& contex
     const int64_t part = chunk / cut.blocks, g0 = chunk % cut.blocks * cut.together, groups = min_of(cut.together, s.groups - g0);
     float* const sums = partial + part * cut.size + g0 * cut.out * filter;
     __builtin_memset(sums, 0, static_cast<size_t>(groups * cut.out * filter) * sizeof(float));
-    sum_units(a, cut, offsets, cut.units * part / cut.parts, cut.units * (part + 1) / cut.parts, g0, groups,
+    sum_units<S>(a, cut, offsets, cut.units * part / cut.parts, cut.units * (part + 1) / cut.parts, g0, groups,
               rooms + thread * cut.each, sums);
   });
   parallel_for(context, s.k, ceil_div(8192, filter), [&](int64_t begin, int64_t end) {
@@ -391,10 +405,13 @@ Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& contex
       for (int64_t e = 0; e < filter; ++e) {
         float total = 0;
         for (int64_t part = 0; part < cut.parts; ++part) total += partial[part * cut.size + k * filter + e];
-        float* to = static_cast<float*>(a.dw) + k * filter + e % taps * cut.in + e / taps;
-        *to = a.accumulate ? *to + total : total;
+        O* to = static_cast<O*>(a.dw) + k * filter + e % taps * cut.in + e / taps;
+        *to = to_storage<O>(a.accumulate ? from_storage(*to) + total : total);
       }
   });
+}
+Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) noexcept {
+  with_formats(a.dtype, a.dw_dtype, [&]<class S, class O>(S, O) { weight_gradient<S, O>(a, context); });
   return Status::ok;
 }
 

@@ -35,8 +35,10 @@ struct PlaneAxis : Axis {
 };
 
 // Eight pixels of eight channels (four of four), `ld` elements from pixel to pixel, to planes; zeros for what is not there.
-inline void to_planes(const float* src, int64_t ld, int pixels, int channels, float* dst, int64_t plane) {
-  if (pixels == kSquare && channels == kSquare) return transpose_square(src, 4 * ld, dst, plane);
+template <class S>
+inline void to_planes(const S* src, int64_t ld, int pixels, int channels, float* dst, int64_t plane) {
+  if constexpr (sizeof(S) == 4)
+    if (pixels == kSquare && channels == kSquare) return transpose_square(src, 4 * ld, dst, plane);
   alignas(64) float square[kSquare * kSquare];
   for (int i = 0; i < kSquare; ++i)
     (i < pixels ? VecF::load(src + i * ld, channels) : VecF::zero()).store(square + i * kSquare, kSquare);
@@ -65,7 +67,8 @@ struct Planes {
   }
 
   // Channels [0, count) of `picture` around rows [first, first + strip) of the result. Planes are there for whole squares.
-  void fill(const float* picture, int64_t channels, int64_t count, int64_t first, float* to) const {
+  template <class S>
+  void fill(const S* picture, int64_t channels, int64_t count, int64_t first, float* to) const {
     for (int64_t c = 0; c < count; c += kSquare) {
       float* of_phase = to + c * channel();
       const int there = static_cast<int>(min_of(count - c, int64_t{kSquare}));
@@ -76,7 +79,8 @@ struct Planes {
   }
 
  private:
-  void fill_phase(const float* picture, int64_t channels, int count, int64_t first, int phase_y, int phase_x, float* to) const {
+  template <class S>
+  void fill_phase(const S* picture, int64_t channels, int count, int64_t first, int phase_y, int phase_x, float* to) const {
     int64_t begin, end;
     columns.inside_of(phase_x, pitch, &begin, &end);
     const int64_t ld = columns.step * channels, next = rows.step * columns.extent * channels, from_plane = channel();
@@ -90,7 +94,7 @@ struct Planes {
         zero(at, at + pitch);
         continue;
       }
-      const float* source = picture + (y * columns.extent + columns.low * columns.step + columns.phases[phase_x]) * channels;
+      const S* source = picture + (y * columns.extent + columns.low * columns.step + columns.phases[phase_x]) * channels;
       // A square may reach beyond its row's end, to where the next row's will be, or the zeros behind the last.
       for (int64_t j = begin; j < end; j += kSquare) {
         const int64_t from = end - begin >= kSquare ? min_of(j, end - kSquare) : j;

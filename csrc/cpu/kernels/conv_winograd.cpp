@@ -202,16 +202,16 @@ bool prefers_large(int64_t p, int64_t q) { return winograd_cost(4, p, q) < winog
 
 template <int M>
 bool forward_takes(const Conv2dArgs& a) {
-  return winograd_takes(a.dtype, a.dtype) && pays(a.shape, a.shape.p, a.shape.q, M) &&
+  return takes_formats(a.dtype, a.dtype) && pays(a.shape, a.shape.p, a.shape.q, M) &&
          (M == 2 || prefers_large(a.shape.p, a.shape.q));
 }
 template <int M>
 size_t forward_workspace(const Conv2dArgs& a, int threads) {
-  return with_winograd_formats(a.dtype, a.dtype, [&]<class S, class O>(S, O) { return workspace_of<M>(Layer<S, O>(a), threads); });
+  return with_formats(a.dtype, a.dtype, [&]<class S, class O>(S, O) { return workspace_of<M>(Layer<S, O>(a), threads); });
 }
 template <int M>
 Status conv2d(const Conv2dArgs& a, Context& context) noexcept {
-  with_winograd_formats(a.dtype, a.dtype, [&]<class S, class O>(S, O) {
+  with_formats(a.dtype, a.dtype, [&]<class S, class O>(S, O) {
     if constexpr (sizeof(S) == sizeof(O)) WinogradLayer<M, S, O>(Layer<S, O>(a), context).run(context);
   });
   return Status::ok;
@@ -219,16 +219,16 @@ Status conv2d(const Conv2dArgs& a, Context& context) noexcept {
 
 template <int M>
 bool input_takes(const Conv2dBackwardInputArgs& a) {
-  return winograd_takes(a.dtype, a.dx_dtype) && pays(a.shape, a.shape.h, a.shape.w, M) &&
+  return takes_formats(a.dtype, a.dx_dtype) && pays(a.shape, a.shape.h, a.shape.w, M) &&
          (M == 2 || prefers_large(a.shape.h, a.shape.w));
 }
 template <int M>
 size_t input_workspace(const Conv2dBackwardInputArgs& a, int threads) {
-  return with_winograd_formats(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) { return workspace_of<M>(Layer<S, O>(a), threads); });
+  return with_formats(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) { return workspace_of<M>(Layer<S, O>(a), threads); });
 }
 template <int M>
 Status conv2d_backward_input(const Conv2dBackwardInputArgs& a, Context& context) noexcept {
-  with_winograd_formats(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) {
+  with_formats(a.dtype, a.dx_dtype, [&]<class S, class O>(S, O) {
     WinogradLayer<M, S, O>(Layer<S, O>(a), context).run(context);
   });
   return Status::ok;

@@ -5,6 +5,7 @@
 //
 // A transform of a square is the same linear map along both axes. Vectors run along the channels.
 #pragma once
+#include "cpu/kernels/conv_formats.inl.h"
 #include "cpu/kernels/gemm_core.inl.h"
 
 namespace smelt {
@@ -152,19 +153,6 @@ constexpr int64_t kLeastChannels = kIsa == Isa::avx512bf16 ? 48 : 24;
 inline int64_t winograd_cost(int m, int64_t p, int64_t q) { return ceil_div(p, m) * ceil_div(q, m) * (m + 2) * (m + 2); }
 inline bool winograd_fits(const ConvShape& s) {
   return s.r == 3 && s.s == 3 && s.groups == 1 && s.stride[0] == 1 && s.stride[1] == 1 && s.dilation[0] == 1 && s.dilation[1] == 1;
-}
-
-// Formats of pictures and filters, S, and of the result, O: sums are float32's. Next to the kernels for pairs of bfloat16 stand
-// those for bfloat16 alone: a quarter of the multiplications at half their rate.
-inline bool winograd_takes(DType dtype, DType result) {
-  if (dtype == DType::bfloat16) return result == DType::bfloat16 || result == DType::float32;
-  return kIsa != Isa::avx512bf16 && dtype == DType::float32 && result == DType::float32;
-}
-template <class F>
-auto with_winograd_formats(DType dtype, DType result, const F& f) {
-  if constexpr (kIsa != Isa::avx512bf16)
-    if (dtype == DType::float32) return f(float{}, float{});
-  return result == DType::float32 ? f(bfloat16{}, float{}) : f(bfloat16{}, bfloat16{});
 }
 
 }  // namespace

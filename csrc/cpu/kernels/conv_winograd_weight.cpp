@@ -142,14 +142,14 @@ class WeightGradient {
 constexpr int64_t kLeastTiles = 24;
 bool takes(const Conv2dBackwardWeightArgs& a) {
   const ConvShape& s = a.shape;
-  return winograd_takes(a.dtype, a.dw_dtype) && winograd_fits(s) && s.c >= kLeastChannels && s.k >= kLeastChannels &&
+  return takes_formats(a.dtype, a.dw_dtype) && winograd_fits(s) && s.c >= kLeastChannels && s.k >= kLeastChannels &&
          s.n * ceil_div(s.p, M) * ceil_div(s.q, M) >= kLeastTiles && 3 * winograd_cost(M, s.p, s.q) <= 2 * 9 * s.p * s.q;
 }
 size_t workspace(const Conv2dBackwardWeightArgs& a, int threads) {
   return static_cast<size_t>(Cut(a.shape, threads).elements(a.shape)) * sizeof(float);
 }
 Status conv2d_backward_weight(const Conv2dBackwardWeightArgs& a, Context& context) noexcept {
-  with_winograd_formats(a.dtype, a.dw_dtype, [&]<class S, class O>(S, O) { WeightGradient<S, O>(a, context).run(context); });
+  with_formats(a.dtype, a.dw_dtype, [&]<class S, class O>(S, O) { WeightGradient<S, O>(a, context).run(context); });
   return Status::ok;
 }
 

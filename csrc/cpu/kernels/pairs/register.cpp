@@ -7,6 +7,7 @@ namespace smelt::cpu::SMELT_ISA {
 void register_kernels(KernelTable& table) {
   register_gemm(table);
   register_conv(table);
+  register_conv_planar(table);
   if constexpr (kIsa == Isa::avx512bf16) {  // AMX is faster than what they save
     register_conv_winograd(table);
     register_conv_winograd_weight(table);

@@ -1,7 +1,8 @@
 """Metrics: three verbs each, ``reset``, ``update`` and ``compute``.
 
 ``update`` takes the model's outputs (scores (N, classes), or predicted classes (N,)) and the labels (N,); leading axes are
-flattened. Scores that are NaN are an error. Values come from counts over all rows, so they do not depend on the batch size.
+flattened. Scores that are NaN are an error. ``ignore_index`` names a label that does not count, such as that of padding.
+Values come from counts over all rows, so they do not depend on the batch size.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ._core import Tensor
-from .functions._types import Array
+from .functions._types import Array, as_count
 
 __all__ = [
     "F1",
@@ -47,7 +48,10 @@ def _scores(name: str, outputs: Array, labels: Array, or_classes: str = "") -> A
     classes = outputs.shape[-1]
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
-        raise ValueError(f"{name}: labels must be in [0, {classes}), got {wrong[0]}")
+        raise ValueError(
+            f"{name}: labels must be in [0, {classes}), got {wrong[0]}; if that label does not count, "
+            f"give ignore_index={wrong[0]}"
+        )
     scores = outputs.reshape(labels.size, classes)
     nan = np.flatnonzero(np.isnan(scores).any(1))
     if nan.size:
@@ -61,6 +65,23 @@ def _predicted(name: str, outputs: Any, labels: Array) -> Array:
     if given.dtype.kind in "iub" and given.size == labels.size:
         return np.asarray(given.reshape(-1), np.int64)
     return np.asarray(_scores(name, given, labels, " or classes (N,)").argmax(1))
+
+
+def _as_label(name: str, ignore_index: int | None) -> int | None:
+    return None if ignore_index is None else as_count(f"{name}: ignore_index", ignore_index)
+
+
+def _counted(name: str, outputs: Any, labels: Any, ignore_index: int | None) -> tuple[Array, Array]:
+    """Outputs and labels (N,) without the rows whose label does not count."""
+    given, y = _array(outputs), _labels(name, labels)
+    mask = y != ignore_index
+    if ignore_index is None or mask.all():
+        return given, y
+    if given.dtype.kind in "iub" and given.size == y.size:
+        return given.reshape(-1)[mask], y[mask]
+    if given.ndim < 2 or given.size != y.size * given.shape[-1]:
+        return given, y  # the error that follows has the shapes
+    return given.reshape(y.size, given.shape[-1])[mask], y[mask]
 
 
 class Metric:
@@ -111,7 +132,11 @@ class Metric:
             >>> metrics.Accuracy().state()
             {'right': 0, 'total': 0}
         """
-        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in self.__dict__.items() if k != "name"}
+        return {
+            k: v.tolist() if isinstance(v, np.ndarray) else v
+            for k, v in self.__dict__.items()
+            if k not in ("name", "ignore_index")
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes on from :meth:`state`.
@@ -135,6 +160,9 @@ class Metric:
 class Accuracy(Metric):
     """The share of rows whose class is right.
 
+    Args:
+        ignore_index: label of rows that do not count, such as -100; None: all count.
+
     Example:
         >>> m = metrics.Accuracy()
         >>> m.update(smelt.eye(3), smelt.tensor([0, 1, 1]))
@@ -144,15 +172,16 @@ class Accuracy(Metric):
 
     name = "accuracy"
 
-    def __init__(self) -> None:
+    def __init__(self, ignore_index: int | None = None):
+        self.ignore_index = _as_label("Accuracy", ignore_index)
         self.reset()
 
     def reset(self) -> None:
         self.right, self.total = 0, 0
 
     def update(self, outputs: Any, labels: Any) -> None:
-        y = _labels("accuracy", labels)
-        self.right += int((_predicted("accuracy", outputs, y) == y).sum())
+        given, y = _counted(self.name, outputs, labels, self.ignore_index)
+        self.right += int((_predicted(self.name, given, y) == y).sum())
         self.total += y.size
 
     def compute(self) -> float:
@@ -164,6 +193,7 @@ class TopK(Metric):
 
     Args:
         k: how many scores count, from 1 to the number of classes.
+        ignore_index: label of rows that do not count, such as -100; None: all count.
 
     Example:
         >>> m = metrics.TopK(2)
@@ -172,18 +202,19 @@ class TopK(Metric):
         1.0
     """
 
-    def __init__(self, k: int = 5):
+    def __init__(self, k: int = 5, ignore_index: int | None = None):
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise ValueError(f"TopK: k must be a whole number of at least 1, got {k!r}")
         self.k, self.name = k, f"top{k}"
+        self.ignore_index = _as_label("TopK", ignore_index)
         self.reset()
 
     def reset(self) -> None:
         self.right, self.total = 0, 0
 
     def update(self, outputs: Any, labels: Any) -> None:
-        y = _labels(self.name, labels)
-        scores = _scores(self.name, _array(outputs), y)
+        given, y = _counted(self.name, outputs, labels, self.ignore_index)
+        scores = _scores(self.name, given, y)
         if self.k > scores.shape[1]:
             raise ValueError(f"{self.name}: k must be at most the number of classes, {scores.shape[1]}, got {self.k}")
         own = scores[np.arange(y.size), y]
@@ -199,6 +230,7 @@ class ConfusionMatrix(Metric):
 
     Args:
         classes: how many there are; found from what is seen by default.
+        ignore_index: label of rows that do not count, such as -100; None: all count.
 
     Example:
         >>> m = metrics.ConfusionMatrix()
@@ -209,8 +241,9 @@ class ConfusionMatrix(Metric):
 
     name = "confusion_matrix"
 
-    def __init__(self, classes: int | None = None):
+    def __init__(self, classes: int | None = None, ignore_index: int | None = None):
         self.classes = classes
+        self.ignore_index = _as_label("ConfusionMatrix", ignore_index)
         self.reset()
 
     def reset(self) -> None:
@@ -218,13 +251,15 @@ class ConfusionMatrix(Metric):
         self.matrix = np.zeros((n, n), np.int64)
 
     def update(self, outputs: Any, labels: Any) -> None:
-        y = _labels(self.name, labels)
-        p = _predicted(self.name, outputs, y)
-        scores = _array(outputs)
+        scores, y = _counted(self.name, outputs, labels, self.ignore_index)
+        p = _predicted(self.name, scores, y)
         seen = scores.shape[-1] if scores.dtype.kind == "f" else 0
         highest = int(max(y.max(initial=-1), p.max(initial=-1))) + 1
         if min(y.min(initial=0), p.min(initial=0)) < 0:
-            raise ValueError(f"{self.name}: classes must not be negative, got {int(min(y.min(), p.min()))}")
+            raise ValueError(
+                f"{self.name}: classes must not be negative, got {int(min(y.min(), p.min()))}; "
+                "ignore_index leaves rows of one label out"
+            )
         if self.classes is not None and highest > self.classes:
             raise ValueError(f"{self.name}: classes must be in [0, {self.classes}), got {highest - 1}")
         n = max(highest, seen, len(self.matrix))
@@ -239,11 +274,11 @@ class ConfusionMatrix(Metric):
 class _FromCounts(Metric):
     """Precision, recall and F1: one value of each class, averaged."""
 
-    def __init__(self, average: str | None = "macro"):
+    def __init__(self, average: str | None = "macro", ignore_index: int | None = None):
         if average not in ("micro", "macro", "weighted", None):
             raise ValueError(f"{self.name}: average must be 'micro', 'macro', 'weighted' or None, got {average!r}")
         self.average = average
-        self._confusion = ConfusionMatrix()
+        self._confusion = ConfusionMatrix(ignore_index=_as_label(type(self).__name__, ignore_index))
         self._confusion.name = self.name  # for its errors
 
     def reset(self) -> None:
@@ -289,6 +324,7 @@ class Precision(_FromCounts):
     Args:
         average: ``"macro"`` (mean over classes that occur), ``"weighted"`` (by their rows), ``"micro"`` (all rows
             together), or None for a list.
+        ignore_index: label of rows that do not count, such as -100; None: all count.
 
     Example:
         >>> m = metrics.Precision()
@@ -310,6 +346,7 @@ class Recall(_FromCounts):
     Args:
         average: ``"macro"`` (mean over classes that occur), ``"weighted"`` (by their rows), ``"micro"`` (all rows
             together), or None for a list.
+        ignore_index: label of rows that do not count, such as -100; None: all count.
 
     Example:
         >>> m = metrics.Recall()
@@ -331,6 +368,7 @@ class F1(_FromCounts):
     Args:
         average: ``"macro"`` (mean over classes that occur), ``"weighted"`` (by their rows), ``"micro"`` (all rows
             together), or None for a list.
+        ignore_index: label of rows that do not count, such as -100; None: all count.
 
     Example:
         >>> m = metrics.F1()
@@ -363,14 +401,15 @@ class Loss(Metric):
         self.reset()
 
     def reset(self) -> None:
-        self.sum, self.rows = 0.0, 0
+        self.sum: float = 0.0
+        self.rows: float = 0
 
-    def add(self, mean: float, rows: int) -> None:
+    def add(self, mean: float, rows: float) -> None:
         """Takes in a batch's mean.
 
         Args:
             mean: the loss averaged over the batch.
-            rows: the batch's rows.
+            rows: how many rows, or labels, that is the mean of; of a weighted mean the sum of weights.
 
         Example:
             >>> metrics.Loss().add(0.5, rows=2)

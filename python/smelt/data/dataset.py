@@ -17,7 +17,13 @@ __all__ = ["ArrayDataset", "split"]
 
 
 def _array(name: str, values: Any) -> Array:
-    array = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    try:
+        array = values.detach().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    except ValueError:  # its parts have no common shape
+        raise ValueError(
+            f"ArrayDataset: {name} must be one array, got a {type(values).__name__} of {len(values)} whose shapes differ; "
+            "a model of several inputs is trained in a loop of your own"
+        ) from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"ArrayDataset: {name} must be numbers, got dtype {array.dtype}")
     if array.ndim == 0:
@@ -34,7 +40,7 @@ class ArrayDataset:
         labels: names of the classes, in the order of their numbers.
 
     Raises:
-        ValueError: the lengths differ, or there are fewer labels than classes.
+        ValueError: the lengths differ, x or y is not one array, or there are fewer labels than classes.
         TypeError: the values are not numbers.
 
     Example:

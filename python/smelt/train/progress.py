@@ -35,6 +35,11 @@ class Progress:
             self._bar.set_postfix_str(f"loss {loss:.4f}, lr {lr:.2e}", refresh=False)
             self._bar.update()
 
+    def leave_out(self) -> None:
+        """A batch was left out."""
+        if self._bar is not None:
+            self._bar.update()
+
     def end_epoch(self) -> None:
         """An epoch is complete: other text may be printed now."""
         if self._bar is not None:

@@ -58,6 +58,7 @@ class _Run:
         self.written_rates: list[float] = []  # what it gave last
         self.take_rates()
         self.taken = 0  # steps of this run
+        self.left_out = 0  # batches of this epoch in which no label counts
         self.open: list[tuple[Step, int, Any]] = []  # those not accounted for, their number and targets
         self.each_step = not all(_only_epochs(c) for c in callbacks)  # callbacks see a step before the next is taken
         self.history = History()
@@ -110,9 +111,9 @@ class _Run:
                 _core.note_change("an epoch")  # validation and callbacks ran: compare the next step with its recording
                 progress.begin(self.epoch, self.loader.position)
                 for x, y in self.batches():
-                    self.step(x, y, progress)
+                    taken = self.step(x, y, progress)
                     self.seconds = time.perf_counter() - started
-                    if self.checkpoint_every and self.taken % self.checkpoint_every == 0:
+                    if taken and self.checkpoint_every and self.taken % self.checkpoint_every == 0:
                         self.save()
                     if interrupt.requested:
                         self.account(progress)
@@ -165,14 +166,20 @@ class _Run:
                 continue
             yield picked, picked.loader.dataset[picked.rows][1]
 
-    def step(self, x: Any, y: Any, progress: Progress) -> None:
+    def step(self, x: Any, y: Any, progress: Progress) -> bool:
+        """Takes a step. False where no label of the batch counts: its loss is the mean of nothing."""
         trainer = self.trainer
+        if trainer._nothing_counts(y):
+            self.left_out += 1
+            progress.leave_out()
+            return False
         self.write_rates(self.factor(self.taken))
         step = trainer._step(x, y, self.loader.rows)
         self.taken += 1
         self.open.append((step, self.taken, y))
         saves = self.checkpoint_every and self.taken % self.checkpoint_every == 0
         self.account(progress, 0 if step.settled or self.each_step or saves else 1)
+        return True
 
     def account(self, progress: Progress, leave: int = 0) -> None:
         """Counts the steps of which nobody has asked for the loss, but for the last ones, which a GPU may still be at."""
@@ -200,6 +207,9 @@ class _Run:
         self.mean.reset()
         for metric in trainer.metrics:
             metric.reset()
+        if self.left_out:
+            self.log("no label counts in %d batches of the epoch: left out", self.left_out)
+            self.left_out = 0
         self.history.rows.append(row)
         if self.validation is not None:
             self.keep_best(row)

@@ -23,6 +23,7 @@ from ..precision import autocast, working_dtype
 from ..recorded import Plan, Recorder, Same, state_of
 from ..schedule import get as _schedule
 from .callbacks import Callback
+from .counted import counted, ignored_label, on_host, weight_of
 from .history import History
 from .inference import predict, resolve_device, wide
 from .planning import plan_step
@@ -40,7 +41,9 @@ class Trainer:
 
     Args:
         model: takes a batch of inputs, returns outputs.
-        loss: a name as in :func:`smelt.losses.get`, or a function of outputs and targets.
+        loss: a name as in :func:`smelt.losses.get`, or a function of outputs and targets. Means over an epoch or a dataset
+            are over the labels that count, weighted as the loss weighs them; of a function of your own over rows, or,
+            where it has an attribute ``ignore_index``, over the labels that are not that.
         optimizer: an optimizer over the model's parameters, or ``"adamw"``, ``"adam"`` or ``"sgd"``.
         metrics: names as in :func:`smelt.metrics.get`, or :class:`smelt.metrics.Metric` objects; one name may stand alone.
         device: ``"auto"`` (a GPU where there is one), ``"cpu"`` or ``"cuda"``.
@@ -166,7 +169,8 @@ class Trainer:
             The loss, a tensor () off the tape.
 
         Raises:
-            ValueError: shapes disagree, the message naming the layer; or the inputs are not finite.
+            ValueError: shapes disagree, the message naming the layer; or the inputs are not finite; or the loss ignores
+                every label.
             RuntimeError: the loss is not finite; the weights are unchanged. On a GPU the step after it raises this, or
                 what the trainer is asked for next, and neither of the two has changed anything.
 
@@ -176,6 +180,8 @@ class Trainer:
             >>> loss.shape
             ()
         """
+        if self._nothing_counts(y):
+            raise ValueError(self._all_ignored("the batch"))
         if not self.model.training:  # else what a layer was set to by itself stays
             self.model.train()
         try:
@@ -186,6 +192,17 @@ class Trainer:
             self._retract()
             raise
         return loss
+
+    def _nothing_counts(self, y: Any) -> bool:
+        """Whether the loss ignores every label of some that are there."""
+        labels = on_host(y)
+        mask = None if labels is None else counted(self.loss, labels)
+        return mask is not None and not mask.any()
+
+    def _all_ignored(self, where: str) -> str:
+        return (
+            f"Trainer: a label must count, every label of {where} is {ignored_label(self.loss)}, which the loss ignores"
+        )
 
     def _settle(self, leave: int = 0) -> None:
         """Waits for steps that were given to a GPU, but for the last ones, and raises what one of them met."""
@@ -408,7 +425,8 @@ class Trainer:
 
         With a validation set, the weights of the epoch with the best ``monitor`` are put back at the end. With ``out``,
         the run folder gets history, checkpoints and the model; a run that was broken off there goes on with
-        ``resume=True`` and ends with the same bits as one that was not. A learning rate that a callback sets is from
+        ``resume=True`` and ends with the same bits as one that was not. A batch whose labels the loss ignores, all of them,
+        is no step: it is left out, as in ``evaluate``. A learning rate that a callback sets is from
         then on the base that the schedule multiplies; afterwards the optimizer has the base, also after an error.
 
         Args:
@@ -429,7 +447,8 @@ class Trainer:
             The history, one row for each epoch.
 
         Raises:
-            ValueError: an option is out of range, or data and model disagree; the message names the layer.
+            ValueError: an option is out of range, or data and model disagree, the message naming the layer; or the loss
+                ignores every label.
             FileExistsError: ``out`` has files and ``resume`` is False.
             KeyboardInterrupt: after Ctrl-C, at the end of the step and with a checkpoint written; at once on a second.
 
@@ -458,6 +477,8 @@ class Trainer:
             allowed = " or ".join(dict.fromkeys(("cpu", self.device)))
             raise ValueError(f"Trainer: the loader's device must be {allowed}, got {loader.device}")
         self._check_labels(loader.dataset.y)
+        if loader.dataset.y is not None and self._nothing_counts(loader.dataset.y):
+            raise ValueError(self._all_ignored("the dataset"))
         if loader.resident:  # no step will look
             check_finite("Trainer: inputs", loader.dataset.x, np.arange(len(loader.dataset)), "the dataset")
             check_finite("Trainer: targets", loader.dataset.y, np.arange(len(loader.dataset)), "the dataset")
@@ -502,7 +523,8 @@ class Trainer:
     # --------------------------------------------------------------------------------------------- evaluate and predict
 
     def evaluate(self, dataset: Any, batch_size: int = 256) -> dict[str, Any]:
-        """Loss and metrics over a dataset, the model in evaluation mode.
+        """Loss and metrics over a dataset, the model in evaluation mode. None of them depends on ``batch_size``, but by
+        rounding, as long as the loss is a mean over labels or rows.
 
         Args:
             dataset: a dataset, a pair of arrays (x, y), or a loader: a whole epoch of it, wherever it stands.
@@ -535,16 +557,13 @@ class Trainer:
         return {"loss": mean.compute(), **{m.name: m.compute() for m in self.metrics}}
 
     def _score(self, mean: metrics.Loss, value: float, outputs: Tensor, y: Any) -> None:
-        """Adds a batch to the mean loss and the metrics; rows whose label the loss ignores do not count."""
-        ignored = -100 if self.loss is losses.cross_entropy else getattr(self.loss, "ignore_index", None)
+        """Adds a batch to the mean loss and the metrics; labels that the loss ignores do not count."""
         labels = np.asarray(y.numpy() if isinstance(y, Tensor) else y)
-        counted = labels != ignored if ignored is not None else np.ones(0, bool)
+        weight, mask = weight_of(self.loss, labels), counted(self.loss, labels)
+        mean.add(value if weight else 0.0, weight)
         scores: Any = outputs
-        if not counted.all():
-            scores, labels = outputs.numpy()[counted], labels[counted]
-            mean.add(value if len(labels) else 0.0, len(labels))
-        else:
-            mean.add(value, len(outputs))
+        if mask is not None:
+            scores, labels = outputs.numpy()[mask], labels[mask]
         for metric in self.metrics:
             metric.update(scores, labels)
 

@@ -1,0 +1,59 @@
+"""Which labels of a batch the loss counts, and what its mean over the batch weighs in a mean over batches."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from .. import losses, nn
+from .._core import Tensor
+from ..functions._types import Array
+
+
+def _cross_entropy(loss: Any) -> dict[str, Any] | None:
+    """The options of a cross-entropy; None for other losses."""
+    if loss is losses.cross_entropy:
+        return {}
+    if isinstance(loss, nn.CrossEntropyLoss):
+        return {"weight": loss.weight, "ignore_index": loss.ignore_index, "reduction": loss.reduction}
+    if isinstance(loss, functools.partial) and loss.func is losses.cross_entropy and not loss.args:
+        return loss.keywords
+    return None
+
+
+def ignored_label(loss: Any) -> int | None:
+    """The label that does not count: of a cross-entropy, and of any loss that has an attribute ``ignore_index``."""
+    options = _cross_entropy(loss)
+    ignored = getattr(loss, "ignore_index", None) if options is None else options.get("ignore_index", -100)
+    return None if ignored is None else int(ignored)
+
+
+def counted(loss: Any, labels: Array) -> Array | None:
+    """True where a label counts; None where all do."""
+    ignored = ignored_label(loss)
+    if ignored is None or labels.dtype.kind not in "iu":
+        return None
+    mask: Array = labels != ignored
+    return None if mask.all() else mask
+
+
+def weight_of(loss: Any, labels: Array) -> float:
+    """What the mean over a batch is a mean of: labels that count, or their class weights; else of rows."""
+    options, mask = _cross_entropy(loss), counted(loss, labels)
+    summed = options is not None and options.get("reduction", "mean") != "mean"
+    if summed or ignored_label(loss) is None or labels.dtype.kind not in "iu":
+        return len(labels)
+    own = labels if mask is None else labels[mask]
+    weight = None if options is None else options.get("weight")
+    if weight is None:
+        return own.size
+    return float(np.asarray(weight.detach().numpy(), np.float64)[own].sum())
+
+
+def on_host(y: Any) -> Array | None:
+    """Labels as an array, where that takes no waiting for a device."""
+    if isinstance(y, Tensor):
+        return y.numpy() if y.device == "cpu" else None
+    return np.asarray(y)

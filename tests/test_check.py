@@ -66,7 +66,9 @@ def test_a_batch_is_shapes_arrays_or_tensors():
     model = nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 2))
     for batch in (np.zeros((2, 3), np.int64), smelt.zeros(2, 3, dtype="int64")):
         assert model.check(batch) == []
-    assert model.check((2, 3)) == ["layer 0: embedding: indices must be integers, got float32"]
+    told = "layer 0: embedding: indices must be integers, got float32"
+    assert model.check((2, 3)) == [f"{told}; for indices give an integer array, not a shape"]
+    assert model.check(np.zeros((2, 3), np.float32)) == [told]
     assert nn.Linear(8, 4).check(smelt.zeros(2, 8, dtype="int64"))[0].startswith("linear: input is int64, weight is")
 
     class Two(nn.Module):

@@ -1,6 +1,7 @@
 """Modules: registration, state, modes, ties, layers against functions, initial values, printing, and where errors are."""
 
 import copy
+import inspect
 import math
 
 import numpy as np
@@ -509,6 +510,68 @@ def test_repr():
         ")"
     )
     assert repr(nn.Embedding(5, 2)) == "Embedding(5, 2)" and repr(nn.ReLU()) == "ReLU()"
+    assert repr(nn.Conv1d(2, 4, 3)) == "Conv1d(2, 4, kernel_size=3, bias=True)"
+    assert (
+        repr(nn.CrossEntropyLoss(smelt.ones(3), ignore_index=0))
+        == "CrossEntropyLoss(weight=Tensor(3,), ignore_index=0)"
+    )
+
+
+# Options of each layer, none at its default.
+OPTIONS = {
+    nn.Linear: ((2, 4), {"bias": False, "activation": "relu"}),
+    nn.Conv1d: (
+        (2, 4, 3),
+        {"stride": 2, "padding": 1, "dilation": 2, "groups": 2, "bias": False, "activation": "relu"},
+    ),
+    nn.Conv2d: (
+        (2, 4, 3),
+        {"stride": 2, "padding": 1, "dilation": 2, "groups": 2, "bias": False, "activation": "relu"},
+    ),
+    nn.ConvTranspose1d: ((2, 4, 3), {"padding": 1, "dilation": 2, "groups": 2, "bias": False, "activation": "relu"}),
+    nn.ConvTranspose2d: ((2, 4, 3), {"padding": 1, "dilation": 2, "groups": 2, "bias": False, "activation": "relu"}),
+    nn.BatchNorm1d: ((3,), {"eps": 0.5, "momentum": 0.5, "activation": "relu"}),
+    nn.BatchNorm2d: ((3,), {"eps": 0.5, "momentum": 0.5, "activation": "relu"}),
+    nn.LayerNorm: ((3,), {"eps": 0.5}),
+    nn.RMSNorm: ((3,), {"eps": 0.5}),
+    nn.GroupNorm: ((3, 6), {"eps": 0.5}),
+    nn.InstanceNorm2d: ((3,), {"eps": 0.5}),
+    nn.Embedding: ((5, 2), {"padding_index": 0}),
+    nn.Dropout: ((), {"p": 0.25}),
+    nn.Flatten: ((), {"start_axis": 2, "end_axis": 3}),
+    nn.MultiHeadAttention: ((8, 4), {"kv_heads": 2, "causal": True, "bias": False}),
+    nn.Residual: ((nn.ReLU(),), {"activation": "relu"}),
+    nn.MaxPool1d: ((2,), {"stride": 1, "padding": 1}),
+    nn.MaxPool2d: ((2,), {"stride": 1, "padding": 1}),
+    nn.AvgPool1d: ((2,), {"stride": 1, "padding": 1}),
+    nn.AvgPool2d: ((2,), {"stride": 1, "padding": 1, "count_include_pad": False}),
+    nn.LeakyReLU: ((), {"slope": 0.5}),
+    nn.ELU: ((), {"alpha": 0.5}),
+    nn.GELU: ((), {"approximate": "tanh"}),
+    nn.Softmax: ((), {"axis": 0}),
+    nn.LogSoftmax: ((), {"axis": 0}),
+    nn.CrossEntropyLoss: ((), {"weight": smelt.ones(2), "label_smoothing": 0.5, "ignore_index": 0, "reduction": "sum"}),
+    nn.BCEWithLogitsLoss: ((), {"pos_weight": smelt.ones(2), "reduction": "sum"}),
+    nn.MSELoss: ((), {"reduction": "sum"}),
+    nn.L1Loss: ((), {"reduction": "sum"}),
+    nn.HuberLoss: ((), {"delta": 0.5, "reduction": "sum"}),
+}
+
+
+@pytest.mark.parametrize("layer", OPTIONS, ids=lambda layer: layer.__name__)
+def test_what_is_printed_has_every_option(layer):
+    given, options = OPTIONS[layer]
+    for name, value in options.items():
+        assert repr(layer(*given, **{name: value})) != repr(layer(*given)), name
+    optional = [p for p in inspect.signature(layer).parameters.values() if p.default is not p.empty]
+    covered = {*options, "stride", "output_padding", "shortcut"} | ({"p"} if layer is nn.Dropout else set())
+    assert {p.name for p in optional} <= covered
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d, nn.BatchNorm2d, nn.MaxPool1d, nn.MaxPool2d, nn.AvgPool1d])
+def test_an_unknown_option_is_an_error_of_the_layer(layer):
+    with pytest.raises(TypeError, match=rf"^{layer.__name__}.__init__\(\) got an unexpected keyword argument 'affine'"):
+        layer(4, affine=False)
 
 
 CHANNELS_FIRST = (

@@ -165,3 +165,11 @@ def test_data_of_two_inputs():
         ValueError, match=r"x must be one array, got a tuple of 2 whose shapes differ; a model of several"
     ):
         smelt.Trainer(nn.Linear(2, 2)).fit(((x, np.ones(4)), np.zeros(4, np.int64)), epochs=1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_classes_are_integers(dtype):
+    data = np.ones((4, 2), np.float32), np.zeros(4, dtype)
+    for call in (lambda t: t.fit(data, epochs=1), lambda t: t.evaluate(data)):
+        with pytest.raises(TypeError, match=rf'labels must be integers, got {dtype}; use y.astype\("int64"\)'):
+            call(smelt.Trainer(nn.Linear(2, 2)))

@@ -1,5 +1,7 @@
 """Winograd's convolutions: as exact as promised against the plain kernel, in every option, chosen by shape alone."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -157,3 +159,17 @@ def test_the_choice_is_by_shape_alone(rng):
         (((1, 8, 8, 32), (32, 3, 3, 32)), {}),
     ]:
         assert chosen(shape, **options) in ("direct", "planar")
+
+
+def test_a_kernel_that_does_not_take_a_layer_names_those_that_do():
+    x, w = smelt.ones(1, 16, 16, 32), smelt.ones(32, 3, 3, 32)
+    with kernels.use("winograd4"), pytest.raises(RuntimeError) as error:
+        smelt.conv2d(x, w, stride=2)
+    said = re.fullmatch(
+        "conv2d: no cpu kernel for these arguments in slot 'conv2d' with impl='winograd4'; these take them: (.*)",
+        str(error.value),
+    )
+    assert said is not None, error.value
+    for name in said[1].split(", "):
+        kernels.conv2d(x, w, stride=2, impl=name)
+    assert {n for n in kernels.impls("conv2d") if n.endswith("portable")} <= set(said[1].split(", "))

@@ -34,7 +34,7 @@ Tensor binary_number(BinaryOp op, const Tensor& x, py::handle object, const Numb
 // With `reading`, memory that nobody writes through the tensor may be read-only.
 Tensor from_array(const py::array& array, const char* op, std::optional<bool> copy, bool reading = false);
 
-Activation parse_activation(const std::optional<std::string>& name);
+Activation parse_activation(const char* op, const std::optional<std::string>& name);
 Reduction parse_reduction(const std::string& name);
 
 void register_tensor(py::module_& m);

@@ -137,14 +137,14 @@ Tensor to_tensor(py::handle object) {
   return py::module_::import("smelt._tensor").attr("tensor")(object).cast<Tensor>();
 }
 
-Activation parse_activation(const std::optional<std::string>& name) {
+Activation parse_activation(const char* op, const std::optional<std::string>& name) {
   if (!name) return Activation::none;
   constexpr std::pair<const char*, Activation> kNames[] = {
       {"relu", Activation::relu}, {"tanh", Activation::tanh},           {"sigmoid", Activation::sigmoid},
       {"gelu", Activation::gelu}, {"gelu_tanh", Activation::gelu_tanh}, {"silu", Activation::silu}};
   for (const auto& [known, value] : kNames)
     if (*name == known) return value;
-  fail(ErrorKind::value, "activation", "must be None, 'relu', 'tanh', 'sigmoid', 'gelu', 'gelu_tanh' or 'silu', got '",
+  fail(ErrorKind::value, op, "activation must be None, 'relu', 'tanh', 'sigmoid', 'gelu', 'gelu_tanh' or 'silu', got '",
        *name, "'");
 }
 

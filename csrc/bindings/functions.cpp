@@ -30,7 +30,7 @@ Tensor binary_any(int op, const py::object& a, const py::object& b) {
   return binary(kind, to_tensor(a), to_tensor(b));
 }
 
-Conv2dOptions conv_options(std::pair<int64_t, int64_t> stride, const py::object& padding,
+Conv2dOptions conv_options(const char* op, std::pair<int64_t, int64_t> stride, const py::object& padding,
                            std::pair<int64_t, int64_t> dilation, int64_t groups,
                            const std::optional<std::string>& activation) {
   Conv2dOptions o;
@@ -39,7 +39,7 @@ Conv2dOptions conv_options(std::pair<int64_t, int64_t> stride, const py::object&
   o.dilation[0] = dilation.first;
   o.dilation[1] = dilation.second;
   o.groups = groups;
-  o.activation = parse_activation(activation);
+  o.activation = parse_activation(op, activation);
   if (padding.is_none()) {
     o.same = true;
   } else {
@@ -164,33 +164,35 @@ void register_layers(py::module_& m) {
   m.def("matmul", matmul);
   m.def("linear", [](const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
                      const std::optional<std::string>& activation) {
-    return linear(x, weight, or_none(bias), parse_activation(activation));
+    return linear(x, weight, or_none(bias), parse_activation("linear", activation));
   });
   m.def("conv2d", [](const Tensor& x, const Tensor& weight, const MaybeTensor& bias, std::pair<int64_t, int64_t> stride,
                      const py::object& padding, std::pair<int64_t, int64_t> dilation, int64_t groups,
                      const std::optional<std::string>& activation) {
-    return conv2d("conv2d", x, weight, or_none(bias), conv_options(stride, padding, dilation, groups, activation));
+    return conv2d("conv2d", x, weight, or_none(bias), conv_options("conv2d", stride, padding, dilation, groups, activation));
   });
   m.def("conv1d", [](const Tensor& x, const Tensor& weight, const MaybeTensor& bias, int64_t stride,
                      const py::object& padding, int64_t dilation, int64_t groups,
                      const std::optional<std::string>& activation) {
     return conv1d(x, weight, or_none(bias),
-                  conv_options({1, stride}, padding.is_none() ? padding : py::make_tuple(0, padding), {1, dilation},
+                  conv_options("conv1d", {1, stride}, padding.is_none() ? padding : py::make_tuple(0, padding), {1, dilation},
                                groups, activation));
   });
   m.def("conv_transpose2d", [](const Tensor& x, const Tensor& weight, const MaybeTensor& bias,
                                std::pair<int64_t, int64_t> stride, const py::object& padding,
                                std::pair<int64_t, int64_t> output_padding, int64_t groups,
                                std::pair<int64_t, int64_t> dilation, const std::optional<std::string>& activation) {
-    Conv2dOptions o = conv_options(stride, padding, dilation, groups, activation);
+    const char* const op = "conv_transpose2d";
+    Conv2dOptions o = conv_options(op, stride, padding, dilation, groups, activation);
     o.output_padding[0] = output_padding.first;
     o.output_padding[1] = output_padding.second;
-    return conv_transpose2d("conv_transpose2d", x, weight, or_none(bias), o);
+    return conv_transpose2d(op, x, weight, or_none(bias), o);
   });
   m.def("conv_transpose1d", [](const Tensor& x, const Tensor& weight, const MaybeTensor& bias, int64_t stride, int64_t padding,
                                int64_t output_padding, int64_t groups, int64_t dilation,
                                const std::optional<std::string>& activation) {
-    Conv2dOptions o = conv_options({1, stride}, py::make_tuple(0, padding), {1, dilation}, groups, activation);
+    Conv2dOptions o =
+        conv_options("conv_transpose1d", {1, stride}, py::make_tuple(0, padding), {1, dilation}, groups, activation);
     o.output_padding[1] = output_padding;
     return conv_transpose1d(x, weight, or_none(bias), o);
   });
@@ -210,7 +212,7 @@ void register_layers(py::module_& m) {
     std::optional<Pool2dOptions> pool;
     if (max_pool) pool = pool_options(*max_pool, *max_pool, {0, 0}, true);
     return batch_norm(x, weight, bias, running_mean, running_var, training, momentum, eps, or_none(residual),
-                      parse_activation(activation), pool);
+                      parse_activation("batch_norm", activation), pool);
   });
   m.def("layer_norm", [](const Tensor& x, const MaybeTensor& weight, const MaybeTensor& bias, double eps) {
     return layer_norm(x, or_none(weight), or_none(bias), eps);

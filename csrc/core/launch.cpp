@@ -35,10 +35,22 @@ Isa& isa_setting() {
 
 bool allowed(const Candidate& c) { return c.isa <= isa_setting(); }
 
-[[noreturn]] void no_kernel(int slot, Device device) {
-  const std::string impl = t_forced.empty() ? "" : cat(" with impl='", t_forced, "'");
+[[noreturn]] void no_kernel(int slot, const void* args, Device device) {
+  std::string impl;
+  if (!t_forced.empty()) {
+    std::string others;
+    for (const Candidate& c : backend(device).table.candidates(slot))
+      if (allowed(c) && (!c.supports || c.supports(args, device))) others += cat(others.empty() ? "" : ", ", c.name);
+    impl = cat(" with impl='", t_forced, "'; ", others.empty() ? "no other takes them" : "these take them: ", others);
+  }
   fail(ErrorKind::runtime, t_op, "no ", backend(device.kind).name, " kernel for these arguments in slot '",
        slot_info(slot).name, "'", impl);
+}
+
+// Lengths are counts of keys, which may be all of them; the others are positions.
+std::string range_of(std::string_view what, int64_t low, int64_t high) {
+  if (what == "lengths") return cat("from ", low, " to ", high - 1, " (the keys)");
+  return cat("in [", low, ", ", high, ")");
 }
 
 }  // namespace
@@ -47,7 +59,8 @@ void raise(Status status, int slot, const void* args, const Context& context) {
   const auto [position, value] = context.detail;
   if (status == Status::index_out_of_range && slot == slot_of<CheckIndexArgs>) {
     const auto& a = *static_cast<const CheckIndexArgs*>(args);
-    fail(ErrorKind::index, t_op, a.what, " must be in [", a.low, ", ", a.high, "), got ", value, " at position ", position);
+    fail(ErrorKind::index, t_op, a.what, " must be ", range_of(a.what, a.low, a.high), ", got ", value, " at position ",
+         position);
   }
   if (status == Status::index_out_of_range)
     fail(ErrorKind::index, t_op, "index ", value, " at position ", position, " is out of range");
@@ -78,7 +91,8 @@ void raise_fault(const DeviceFault& fault) {
   if (fault.ticket < 1 || fault.ticket > static_cast<int64_t>(g_checks.size()))
     fail(ErrorKind::runtime, current_op(), "the device reported a fault without a name, ", fault.ticket);
   const Check& c = g_checks[static_cast<size_t>(fault.ticket - 1)];
-  fail(ErrorKind::index, c.op, c.what, " must be in [", c.low, ", ", c.high, "), got ", fault.value, " at position ", fault.position);
+  fail(ErrorKind::index, c.op, c.what, " must be ", range_of(c.what, c.low, c.high), ", got ", fault.value, " at position ",
+       fault.position);
 }
 
 bool fits_impl(std::string_view name, std::string_view impl) {
@@ -115,7 +129,7 @@ Context device_context(Device device) {
 void launch(int slot, const void* args, Device device) {
   if (t_dry) return;
   const Candidate* c = find_candidate(slot, args, device);
-  if (!c) no_kernel(slot, device);
+  if (!c) no_kernel(slot, args, device);
   if (t_observer) t_observer->launched(slot, args, device, *c);
   if (Recording* recording = recording::current()) [[unlikely]] {
     recording->launched(slot, args, device, *c);

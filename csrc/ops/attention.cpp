@@ -103,7 +103,7 @@ void check_options(const char* op, const AttentionShape& s, const Tensor& mask, 
     require(fits, op, "mask must be broadcastable to (batch, heads, queries, keys) = ", wanted, ", got ", mask.shape());
   }
   if (lengths) {
-    require_type(lengths.dtype() == DType::int64, op, "lengths must be int64, got ", lengths.dtype());
+    require_type(lengths.dtype() == DType::int64, op, "lengths must be integers, got ", lengths.dtype());
     require(lengths.shape() == Shape{s.batch}, op, "lengths must be (", s.batch, ",), one for each sequence, got ",
             lengths.shape());
   }
@@ -196,7 +196,7 @@ Tensor run(AttentionArgs args, const Operands& in, const Tensor& y, const Tensor
   args.lengths = lengths ? lengths.as<int64_t>() : nullptr;
   args.y = y.data();
   args.lse = lse->data();
-  if (lengths) check_index(lengths, 0, s.tk + 1, "length");
+  if (lengths) check_index(lengths, 0, s.tk + 1, "lengths");
   launch(args, y.device());
   return y;
 }
@@ -222,6 +222,8 @@ double scale_of(std::optional<double> given, int64_t d) {
   return given ? *given : 1 / std::sqrt(static_cast<double>(std::max<int64_t>(d, 1)));
 }
 
+constexpr const char* kOrder = "; operands are (batch, time, heads, features), x.permute(0, 2, 1, 3) of heads before time";
+
 AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v) {
   const char* const op = "attention";
   const auto four = [&](const char* what, const char* form, const Tensor& x) {
@@ -239,9 +241,9 @@ AttentionShape shape_of(const Tensor& q, const Tensor& k, const Tensor& v) {
           k.shape(), " and ", v.shape());
   require(k.shape()[3] == s.d, op, "q and k must have as many features, got ", s.d, " and ", k.shape()[3]);
   require(v.shape()[1] == s.tk && v.shape()[2] == s.kv_heads, op, "k and v must have as many keys and heads, got ",
-          k.shape(), " and ", v.shape());
+          k.shape(), " and ", v.shape(), kOrder);
   require(s.kv_heads ? s.heads % s.kv_heads == 0 : s.heads == 0, op, "heads of k must divide those of q, got ", s.kv_heads,
-          " and ", s.heads);
+          " and ", s.heads, kOrder);
   return s;
 }
 
@@ -266,7 +268,7 @@ Tensor attention(const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, con
   set_strides(args.k_stride, s.tk, s.kv_heads * s.d, s.d);
   set_strides(args.v_stride, s.tk, s.kv_heads * s.dv, s.dv);
   if (!has_kernel(args, mask, q_given.device())) {
-    if (lengths) check_index(lengths, 0, s.tk + 1, "length");
+    if (lengths) check_index(lengths, 0, s.tk + 1, "lengths");
     return composed(q_given, k_given, v_given, s, mask, lengths, options.causal, scale);
   }
   const Tensor q = working(q_given), k = working(k_given), v = working(v_given);
@@ -313,7 +315,7 @@ Tensor attention_packed(const Tensor& qkv_in, int64_t heads, int64_t kv_heads, c
   AttentionArgs args = describe(s, mask, options.causal, scale, working_dtype(given));
   for (auto* stride : {&args.q_stride, &args.k_stride, &args.v_stride}) set_strides(*stride, s.tq, all * s.d, s.d);
   if (!has_kernel(args, mask, given.device())) {
-    if (lengths) check_index(lengths, 0, s.tk + 1, "length");
+    if (lengths) check_index(lengths, 0, s.tk + 1, "lengths");
     const auto part = [&](int64_t first, int64_t count) {
       const Tensor x = slice(given, {{0, s.batch, 1}, {0, s.tq, 1}, {first * s.d, count * s.d, 1}});
       return reshape(x, {s.batch, s.tq, count, s.d});

@@ -16,9 +16,8 @@ def _lengths(op: str, lengths: Tensor | Sequence[int] | None, like: Tensor) -> T
         return None
     if not isinstance(lengths, Tensor):
         lengths = tensor(lengths, device=like.device)
-    if lengths.dtype == "int32":
-        return lengths.astype("int64")
-    return lengths
+    whole = not lengths.dtype.is_floating and lengths.dtype not in ("bool", "int64")
+    return lengths.astype("int64") if whole else lengths
 
 
 def _mask(mask: Tensor | None, like: Tensor) -> Tensor | None:
@@ -53,7 +52,7 @@ def attention(
         mask: broadcastable to (B, H, Tq, Tk); bool, true where a key is seen, or floating, added to the scores.
         scale: factor of the scores; None is 1 / sqrt(D).
         lengths: (B,) whole numbers from 0 to Tk: of each sequence only so many keys are there. What lies behind them is not
-            read.
+            read. A step that makes them from a list is not recorded; give one an integer array among its arguments.
 
     Returns:
         Tensor (B, Tq, H, Dv).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import functions
 from .._core import Tensor
 from ..functions._types import is_finite_number
-from .module import Module
+from .module import Module, stated
 
 __all__ = [
     "ELU",
@@ -60,6 +60,9 @@ class LeakyReLU(Module):
         super().__init__()
         self.slope = _number("LeakyReLU: slope", slope)
 
+    def extra_repr(self) -> str:
+        return stated(self, slope=0.01)[2:]
+
     def forward(self, x: Tensor) -> Tensor:
         return functions.leaky_relu(x, self.slope)
 
@@ -78,6 +81,9 @@ class ELU(Module):
     def __init__(self, alpha: float = 1.0):
         super().__init__()
         self.alpha = _number("ELU: alpha", alpha)
+
+    def extra_repr(self) -> str:
+        return stated(self, alpha=1.0)[2:]
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.elu(x, self.alpha)
@@ -99,6 +105,9 @@ class GELU(Module):
         if approximate not in ("none", "tanh"):
             raise ValueError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
         self.approximate = approximate
+
+    def extra_repr(self) -> str:
+        return stated(self, approximate="none")[2:]
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.gelu(x, self.approximate)
@@ -167,6 +176,9 @@ class Softmax(Module):
         super().__init__()
         self.axis = _axis(type(self).__name__, axis)
 
+    def extra_repr(self) -> str:
+        return stated(self, axis=-1)[2:]
+
     def forward(self, x: Tensor) -> Tensor:
         return functions.softmax(x, self.axis)
 
@@ -185,6 +197,9 @@ class LogSoftmax(Module):
     def __init__(self, axis: int = -1):
         super().__init__()
         self.axis = _axis(type(self).__name__, axis)
+
+    def extra_repr(self) -> str:
+        return stated(self, axis=-1)[2:]
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.log_softmax(x, self.axis)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from .. import functions
 from .._core import Tensor
 from ._checks import positive
 from .layers import Linear
-from .module import Module
+from .module import Module, stated
 
 __all__ = ["MultiHeadAttention"]
 
@@ -48,7 +49,35 @@ class MultiHeadAttention(Module):
         self.qkv = Linear(width, (heads + 2 * shared) * (width // heads), bias)
         self.out = Linear(width, width, bias)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, *others: Any, mask: Tensor | None = None, lengths: Tensor | Sequence[int] | None = None
+    ) -> Tensor:
+        """Attends.
+
+        Args:
+            x: floating (B, T, width).
+            others: none; keys and values of other sequences are for :func:`smelt.attention`.
+            mask: broadcastable to (B, heads, T, T): queries, then keys. bool, true where a key is seen, or floating, added
+                to the scores. Padding of keys, (B, T) and true where a step is there, is ``mask[:, None, None, :]``.
+            lengths: (B,) whole numbers from 0 to T: of each sequence only so many keys are there; an array where steps are
+                recorded.
+
+        Returns:
+            Tensor (B, T, width).
+
+        Example:
+            >>> layer = nn.MultiHeadAttention(16, 2)
+            >>> there = smelt.tensor([[True, True, True], [True, False, False]])
+            >>> layer(smelt.ones(2, 3, 16), mask=there[:, None, None, :]).shape
+            (2, 3, 16)
+            >>> layer(smelt.ones(2, 3, 16), lengths=[3, 1]).shape
+            (2, 3, 16)
+        """
+        if others:
+            raise TypeError(
+                f"MultiHeadAttention: it takes one sequence, which attends to itself, got {1 + len(others)}; mask and "
+                "lengths are given by name, and smelt.attention takes keys and values of other sequences"
+            )
         y = functions.attention_packed(
             self.qkv(x), self.heads, self.kv_heads, causal=self.causal, mask=mask, lengths=lengths
         )
@@ -56,4 +85,5 @@ class MultiHeadAttention(Module):
 
     def extra_repr(self) -> str:
         shared = f", kv_heads={self.kv_heads}" if self.kv_heads != self.heads else ""
-        return f"{self.width}, {self.heads}{shared}{', causal=True' if self.causal else ''}"
+        bias = "" if self.qkv.bias is not None else ", bias=False"
+        return f"{self.width}, {self.heads}{shared}{stated(self, causal=False)}{bias}"

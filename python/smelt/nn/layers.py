@@ -9,7 +9,7 @@ from .._core import Tensor
 from ..functions._types import Pair, is_finite_number, pair
 from . import init
 from ._checks import grouped, known, positive, sizes, transposed_windows, windows
-from .module import Module, Parameter
+from .module import Module, Parameter, stated
 
 __all__ = [
     "Conv1d",
@@ -71,7 +71,7 @@ class Linear(_Weighted):
         return _core.linear(x, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:
-        tail = f", activation='{self.activation}'" if self.activation else ""
+        tail = stated(self, activation=None)
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}{tail}"
 
 
@@ -134,6 +134,7 @@ class Conv2d(_Weighted):
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, bias={self.bias is not None}"
+            + stated(self, activation=None)
         )
 
 
@@ -191,7 +192,9 @@ class Conv1d(_Weighted):
         )
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, bias={self.bias is not None}"
+        tail = stated(self, stride=1, padding=0, dilation=1, groups=1, activation=None)
+        size = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        return f"{size}, bias={self.bias is not None}{tail}"
 
 
 class ConvTranspose2d(_Weighted):
@@ -254,7 +257,7 @@ class ConvTranspose2d(_Weighted):
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, output_padding={self.output_padding}, groups={self.groups}, "
-            f"bias={self.bias is not None}, dilation={self.dilation}"
+            f"bias={self.bias is not None}, dilation={self.dilation}" + stated(self, activation=None)
         )
 
 
@@ -313,7 +316,9 @@ class ConvTranspose1d(_Weighted):
         )  # fmt: skip
 
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, bias={self.bias is not None}"
+        tail = stated(self, stride=1, padding=0, output_padding=0, groups=1, dilation=1, activation=None)
+        size = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
+        return f"{size}, bias={self.bias is not None}{tail}"
 
 
 class Embedding(Module):
@@ -347,7 +352,7 @@ class Embedding(Module):
         return functions.embedding(index, self.weight, self.padding_index)
 
     def extra_repr(self) -> str:
-        return f"{self.rows}, {self.features}"
+        return f"{self.rows}, {self.features}{stated(self, padding_index=None)}"
 
 
 class Dropout(Module):
@@ -398,3 +403,6 @@ class Flatten(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.flatten(x, self.start_axis, self.end_axis)
+
+    def extra_repr(self) -> str:
+        return stated(self, start_axis=1, end_axis=-1)[2:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import losses
 from .._core import Tensor
-from .module import Module
+from .module import Module, stated
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "L1Loss", "MSELoss"]
 
@@ -34,6 +34,9 @@ class CrossEntropyLoss(Module):
         self.weight, self.label_smoothing = weight, label_smoothing
         self.ignore_index, self.reduction = ignore_index, reduction
 
+    def extra_repr(self) -> str:
+        return stated(self, weight=None, label_smoothing=0.0, ignore_index=-100, reduction="mean")[2:]
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return losses.cross_entropy(
             logits, labels, self.weight, self.label_smoothing, self.ignore_index, self.reduction
@@ -56,6 +59,9 @@ class BCEWithLogitsLoss(Module):
         super().__init__()
         self.pos_weight, self.reduction = pos_weight, reduction
 
+    def extra_repr(self) -> str:
+        return stated(self, pos_weight=None, reduction="mean")[2:]
+
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return losses.binary_cross_entropy_with_logits(logits, targets, self.pos_weight, self.reduction)
 
@@ -74,6 +80,9 @@ class MSELoss(Module):
     def __init__(self, reduction: str = "mean"):
         super().__init__()
         self.reduction = reduction
+
+    def extra_repr(self) -> str:
+        return stated(self, reduction="mean")[2:]
 
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
         return losses.mse_loss(predictions, targets, self.reduction)
@@ -94,6 +103,9 @@ class L1Loss(Module):
         super().__init__()
         self.reduction = reduction
 
+    def extra_repr(self) -> str:
+        return stated(self, reduction="mean")[2:]
+
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
         return losses.l1_loss(predictions, targets, self.reduction)
 
@@ -113,6 +125,9 @@ class HuberLoss(Module):
     def __init__(self, delta: float = 1.0, reduction: str = "mean"):
         super().__init__()
         self.delta, self.reduction = delta, reduction
+
+    def extra_repr(self) -> str:
+        return stated(self, delta=1.0, reduction="mean")[2:]
 
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
         return losses.huber_loss(predictions, targets, self.delta, self.reduction)

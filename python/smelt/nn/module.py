@@ -551,7 +551,8 @@ class Module:
         A layer that does not fit is noted and the walk goes on with the shape that its weight implies.
 
         Args:
-            batch: tensors, arrays or shapes such as ``(64, 28, 28, 1)`` (float32), as the model's inputs.
+            batch: tensors, arrays or shapes such as ``(64, 28, 28, 1)`` (float32), as the model's inputs. Indices, as of an
+                embedding, are given as an integer array.
 
         Returns:
             Messages with the layer's path, none when everything fits. A last one says where the walk had to end, if it
@@ -581,6 +582,11 @@ class Module:
             _core.set_dry_run(False)
             for remove in removers:
                 remove()
+        if any(isinstance(item, tuple) for item in batch):  # a shape stands for float32
+            integers = "indices must be integers, got float32"
+            messages = [
+                f"{m}; for indices give an integer array, not a shape" if m.endswith(integers) else m for m in messages
+            ]
         return messages
 
     # ----------------------------------------------------------------------------------------------------- describing
@@ -605,6 +611,18 @@ class Module:
         for name, child in children:
             lines.append(f"  ({name}): " + repr(child).replace("\n", "\n  "))
         return f"{type(self).__name__}({self.extra_repr()}\n" + "\n".join(lines) + "\n)"
+
+
+def stated(module: Module, **defaults: Any) -> str:
+    """Attributes that are not at their default, for `extra_repr`: ``", name=value"`` each."""
+    text = ""
+    for name, default in defaults.items():
+        value = getattr(module, name)
+        if isinstance(value, Tensor):
+            text += f", {name}=Tensor{value.shape}"
+        elif value != default:
+            text += f", {name}={value!r}"
+    return text
 
 
 def _without_memory(item: Any) -> Any:

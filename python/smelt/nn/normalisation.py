@@ -6,7 +6,7 @@ from .. import _core, functions
 from .._core import Tensor
 from ..functions._types import Pair, is_finite_number, pair
 from ._checks import epsilon, known, positive
-from .module import Module, Parameter
+from .module import Module, Parameter, stated
 
 __all__ = [
     "BatchNorm1d",
@@ -57,7 +57,7 @@ class _BatchNorm(Module):
         return out
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, eps={self.eps}, momentum={self.momentum}"
+        return f"{self.channels}, eps={self.eps}, momentum={self.momentum}{stated(self, activation=None)}"
 
 
 class BatchNorm1d(_BatchNorm):
@@ -83,6 +83,10 @@ class BatchNorm1d(_BatchNorm):
 
     _ranks = (2, 3)
 
+    # Its own, for errors of arguments to have the name of the class.
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, activation: str | None = None):
+        super().__init__(channels, eps, momentum, activation)
+
 
 class BatchNorm2d(_BatchNorm):
     """Batch normalisation of images (N, H, W, C), see :func:`smelt.batch_norm`.
@@ -106,6 +110,10 @@ class BatchNorm2d(_BatchNorm):
     """
 
     _ranks = (4,)
+
+    # Its own, for errors of arguments to have the name of the class.
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1, activation: str | None = None):
+        super().__init__(channels, eps, momentum, activation)
 
 
 class LayerNorm(Module):

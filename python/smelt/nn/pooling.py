@@ -8,7 +8,7 @@ from .. import functions
 from .._core import Tensor
 from ..functions._types import Pair, pair
 from ._checks import sizes
-from .module import Module
+from .module import Module, stated
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -53,6 +53,10 @@ class MaxPool2d(_Pool):
         (1, 2, 2, 3)
     """
 
+    # Its own, for errors of arguments to have the name of the class.
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0):
+        super().__init__(kernel_size, stride, padding)
+
     def forward(self, x: Tensor) -> Tensor:
         return functions.max_pool2d(x, self.kernel_size, self.stride, self.padding)
 
@@ -75,6 +79,9 @@ class AvgPool2d(_Pool):
         super().__init__(kernel_size, stride, padding)
         self.count_include_pad = count_include_pad
 
+    def extra_repr(self) -> str:
+        return super().extra_repr() + stated(self, count_include_pad=True)
+
     def forward(self, x: Tensor) -> Tensor:
         return functions.avg_pool2d(x, self.kernel_size, self.stride, self.padding, self.count_include_pad)
 
@@ -94,6 +101,10 @@ class MaxPool1d(_Pool):
 
     _one = True
 
+    # Its own, for errors of arguments to have the name of the class.
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0):
+        super().__init__(kernel_size, stride, padding)
+
     def forward(self, x: Tensor) -> Tensor:
         return functions.max_pool1d(x, self.kernel_size, self.stride, self.padding)
 
@@ -112,6 +123,10 @@ class AvgPool1d(_Pool):
     """
 
     _one = True
+
+    # Its own, for errors of arguments to have the name of the class.
+    def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0):
+        super().__init__(kernel_size, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         return functions.avg_pool1d(x, self.kernel_size, self.stride, self.padding)

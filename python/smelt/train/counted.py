@@ -23,6 +23,11 @@ def _cross_entropy(loss: Any) -> dict[str, Any] | None:
     return None
 
 
+def takes_classes(loss: Any) -> bool:
+    """Whether targets are classes, whole numbers."""
+    return _cross_entropy(loss) is not None
+
+
 def ignored_label(loss: Any) -> int | None:
     """The label that does not count: of a cross-entropy, and of any loss that has an attribute ``ignore_index``."""
     options = _cross_entropy(loss)

@@ -23,7 +23,7 @@ from ..precision import autocast, working_dtype
 from ..recorded import Plan, Recorder, Same, state_of
 from ..schedule import get as _schedule
 from .callbacks import Callback
-from .counted import counted, ignored_label, on_host, weight_of
+from .counted import counted, ignored_label, on_host, takes_classes, weight_of
 from .history import History
 from .inference import predict, resolve_device, wide
 from .planning import plan_step
@@ -518,6 +518,10 @@ class Trainer:
         dataset = as_dataset(f"Trainer: {name}", source, "a dataset, a Loader or a pair (x, y)")
         if dataset.y is None:
             raise ValueError("Trainer: the dataset must have targets, got y=None")
+        if takes_classes(self.loss) and dataset.y.dtype.kind == "f":
+            raise TypeError(
+                f'Trainer: cross_entropy: labels must be integers, got {dataset.y.dtype}; use y.astype("int64")'
+            )
         return Loader(dataset, batch_size, shuffle, self.seed, drop_last)
 
     # --------------------------------------------------------------------------------------------- evaluate and predict

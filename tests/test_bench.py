@@ -1,6 +1,7 @@
 """smelt bench: alternation and intervals, every case checked before it is timed, reports, the command."""
 
 import json
+import re
 import shutil
 import sys
 import types
@@ -251,6 +252,16 @@ def test_the_command(tmp_path, capsys):
         old = saved(tmp_path, rows, result["limits"]["fma_gflops"], machine=result["machine"])
         assert main(["bench", *QUICK, "--compare", str(old)]) == code
     assert "0 of 1 slower" in capsys.readouterr().out
+
+
+def test_help_and_page_have_the_form_of_every_suite(capsys):
+    assert main(["bench", "--help"]) == 0
+    told, page = capsys.readouterr().out, (ROOT / "docs" / "command-line.md").read_text()
+    listed = re.findall(r"^  (\w+) +(.*)$", told[told.index("forms of --shape:") :], re.MULTILINE)
+    assert listed == [(name, suite.form) for name, suite in suites.SUITES.items()]
+    named = re.search(r"## smelt bench SUITE\n\n(.*?)\n\n", page, re.DOTALL)[1]
+    for name in suites.SUITES:
+        assert f"`{name}`" in named and f"| `{name}` |" in page
 
 
 def test_the_list(capsys):

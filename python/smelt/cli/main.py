@@ -74,6 +74,18 @@ def _share(text: str) -> float:
     return value
 
 
+# Of the suites, which are imported when they run; a test compares.
+_FORMS = """
+forms of --shape:
+  gemm       MxNxK
+  conv       NxHxWxC-KxRxS[-sSTRIDE][-gGROUPS]
+  attention  BxHxTxD[-causal][-kvHEADS]
+  optim      N
+  norm       ROWSxD, NxHxWxC, OP, OP:SHAPE, large or OP:large
+  memory     OP or OP:SHAPE[+SHAPE][/NUMBERS], as max_pool2d:8x28x28x32/2,2,0
+  step       mlp, cnn, block, resnet18, resnet50, gpt or gpt2"""
+
+
 def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], Any], text: str, example: str) -> Any:
     parser = commands.add_parser(
         name,
@@ -134,14 +146,16 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--threads", type=_threads, help="threads of the kernels")
 
     example = "smelt bench gemm --shape 512x512x512 --against numpy"
-    _bench_options(_add(commands, "bench", bench.run, "time kernels and steps against peers and limits", example))
+    p = _add(commands, "bench", bench.run, "time kernels and steps against peers and limits", example)
+    p.epilog += "\n" + _FORMS
+    _bench_options(p)
     return parser
 
 
 def _bench_options(p: argparse.ArgumentParser) -> None:
     p.add_argument("suite", metavar="SUITE", nargs="?", help="gemm, conv, attention, optim, norm, memory or step")
     p.add_argument("--list", action="store_true", help="show suites, cases and candidates, and measure nothing")
-    p.add_argument("--shape", action="append", default=[], help="such as 512x512x512; may be given again")
+    p.add_argument("--shape", action="append", default=[], help="in the suite's form, below; may be given again")
     p.add_argument(
         "--random",
         type=_positive,

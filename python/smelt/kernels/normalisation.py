@@ -355,6 +355,9 @@ def group_norm(
 ) -> Any:
     """y = (x - mean) rstd weight + bias, with the mean and 1 / deviation of each group of channels of each image.
 
+    :func:`smelt.group_norm` takes images as they are; here the axes between the first and the last are one, as
+    ``x.reshape(len(x), -1, x.shape[-1])`` makes them.
+
     Args:
         x: (N, positions, C), floating.
         groups: how many; divides C.

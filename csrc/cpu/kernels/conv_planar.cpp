@@ -189,14 +189,17 @@ bool fits(const ConvShape& s) {
   return s.c > 0 && s.k > 0 && s.r <= kMostTaps && s.s <= kMostTaps && s.r * s.s <= kMostTapsOfAll &&
          reach <= 16384 / max_of(pitch, int64_t{1});
 }
-// Products of pairs are so much faster that a third of a vector may be empty, and tiles of AMX have few columns.
-bool pairs_are_faster(const ConvShape& s, int64_t in, int64_t out) {
-  return kBesidePairs && s.groups == 1 && (kIsa == Isa::amx || in > 64 || out > 10);
+// Beside products of pairs: these are so much faster that a third of a vector may be empty, and tiles of AMX have few columns.
+// What has kernels of its own below them, depthwise layers and few channels in all, stays there.
+bool others_are_faster(const ConvShape& s, int64_t in, int64_t out) {
+  if (!kBesidePairs) return false;
+  if (s.groups > 1) return s.c == s.groups && s.k == s.groups;
+  return kIsa == Isa::amx || s.c <= 4 || in > 64 || out > 10;
 }
 // Vectors of pixels pay where `out` channels of a group's result leave more of a vector empty than do the places between rows.
 bool pays(const ConvShape& s, int64_t in, int64_t out, int64_t columns) {
+  if (others_are_faster(s, in, out)) return false;
   if (s.groups > 1) return out <= 16;
-  if (pairs_are_faster(s, in, out)) return false;
   return s.r * s.s > 1 && out <= 16 && (columns + s.s - 1) * out <= 20 * columns;
 }
 
@@ -382,7 +385,7 @@ void sum_units(const Conv2dBackwardWeightArgs& a, const WeightCut& cut, const in
 
 bool weight_takes(const Conv2dBackwardWeightArgs& a) {
   const ConvShape& s = a.shape;
-  if (!takes_formats(a.dtype, a.dw_dtype) || s.n * s.p * s.q == 0 || !fits(s) || pairs_are_faster(s, s.c, s.k)) return false;
+  if (!takes_formats(a.dtype, a.dw_dtype) || s.n * s.p * s.q == 0 || !fits(s) || others_are_faster(s, s.c, s.k)) return false;
   // Products of few rows spend their time on gathering; of some, on gathering short runs for each group.
   return s.groups > 1 ? s.k <= 32 * s.groups && s.c <= 64 * s.groups : s.r * s.s > 1 && s.k <= 12 && 4 * (s.s - 1) < s.q;
 }

@@ -71,7 +71,7 @@ class Case:
     expected: list[tuple[Any, Any]] = field(default_factory=list)
 
     def check(self) -> None:
-        """Raises unless every contender computes what is expected: smelt within the bound, a peer at least to 1 % of the largest.
+        """Raises unless every contender computes what is expected: smelt within the bound, a peer to 1 % of the largest.
 
         Raises:
             AssertionError: a contender's error is above the bound.

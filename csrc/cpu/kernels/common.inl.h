@@ -130,6 +130,12 @@ inline void each_written(S* y, int64_t n, bool past, const F& value) {
     if (lanes) value(from, static_cast<int>(lanes)).store(y + from, static_cast<int>(lanes));
 }
 
+// Asks for the elements of a vector that will be looked at soon, into the second cache. They need not be there.
+template <class V, class S>
+inline void fetch(const S* p) {
+  for (size_t byte = 0; byte < V::W * sizeof(S); byte += 64) __builtin_prefetch(reinterpret_cast<const char*>(p) + byte, 0, 2);
+}
+
 // The first `lanes` lanes, zeros in the others.
 template <class V>
 inline V keep_lanes(V v, int lanes) {

@@ -113,6 +113,7 @@ void forward_rows(const Rows<Compute<S>>& a, int64_t row, bool past) {
     const V mean = V::set(moments[r].mean), scale = V::set(rstd);
     const S* const own = x + r * d;
     each_written<V>(static_cast<S*>(a.y) + (row + r) * d, d, past, [&](int64_t i, int lanes) {
+      fetch<V>(own + kRows * d + i);
       V v = load<V>(own + i, lanes);
       if constexpr (kCentred) v = v - mean;
       v = v * scale;

@@ -45,6 +45,9 @@ constexpr int kMostTogether = 4;
 constexpr int64_t kShort = 1024;
 int rows_together(int64_t n) { return n <= kShort ? kMostTogether : 1; }
 
+// Elements from one that is looked at a second time to the one whose first look comes next.
+int64_t to_next(int64_t n) { return min_of(n, kBlock) * rows_together(n); }
+
 // One look at a row, block by block, behind the first block's largest; the sum so far shrinks when a larger element comes.
 // `powers` (n) and `tops` (blocks), where they are given, take e^(x - top) of each block's elements, with the largest so far for
 // its top.
@@ -62,7 +65,9 @@ inline RowScale<Compute<S>> row_scale(const S* x, int64_t n, Compute<S> first, C
     shift = best == -static_cast<T>(__builtin_inf()) ? T(0) : best;
     const E top = E::set(shift);
     E acc = E::zero();
+    const S* const next = x + begin + to_next(n);  // memory has time for it meanwhile
     each_vector<E>(count, [&](int64_t i, int lanes) {
+      fetch<E>(next + i);
       const E e = exp_small(load<E>(x + begin + i, lanes) - top);
       if constexpr (kKeep) store(powers + begin + i, e, lanes);
       acc = acc + keep_lanes(e, lanes);

@@ -170,8 +170,16 @@ def gemm_share_amx() -> Row:
     return share_of("bf16_gflops", "bfloat16", 0.65)
 
 
+def must_agree(ours: float, theirs: float, rounding: float, label: str) -> None:
+    assert abs(ours - theirs) <= rounding * abs(ours), f"first losses must be equal, {ours} and {theirs} ({label})"
+
+
 def step_row(name: str, target: float, precision: str = "float32") -> Row:
     peer()
+    if precision != "float32":
+        exact, model = models.smelt_step(name)
+        label, step = next(iter(models.torch_steps(name, model)))
+        must_agree(exact(), step(), 1e-5, f"float32, {label}")  # what halves are too coarse to tell
     ours, model = models.smelt_step(name, precision)
     candidates = list(models.torch_steps(name, model, precision))  # copies the weights before our first step
     # Each layer rounds its result once, independently: errors of halves grow with the root of the depth, in both libraries.
@@ -180,10 +188,7 @@ def step_row(name: str, target: float, precision: str = "float32") -> Row:
     first = ours()
     times: list[tuple[float, str, models.Step]] = []
     for label, step in candidates:
-        theirs = step()
-        assert abs(first - theirs) <= rounding * abs(first), (
-            f"first losses must be equal, {first} and {theirs} ({label})"
-        )
+        must_agree(first, step(), rounding, label)
         begin = time.perf_counter()
         step()
         if (seconds := time.perf_counter() - begin) < 1:  # without bfloat16 instructions the peer's can take a minute

@@ -126,6 +126,18 @@ def test_a_wrong_contender_is_found_before_timing():
     case.contenders["wrong"] = suites.Contender(lambda: None, lambda: [case.expected[0][0] + 1e-3])
     with pytest.raises(AssertionError, match="gemm s 4x4x4 nn: wrong exceeds the error bound by"):
         case.check()
+    wanted, bound = case.expected[0]
+    del case.contenders["wrong"]
+    case.contenders["torch"] = suites.Contender(lambda: None, lambda: [wanted + 15 * bound])
+    case.check()  # a peer may add up in another way
+    case.contenders["torch"] = suites.Contender(lambda: None, lambda: [wanted + 17 * bound])
+    with pytest.raises(AssertionError, match="torch exceeds"):
+        case.check()
+    del case.contenders["torch"]
+    mine, other = (suites.Contender(lambda: None, lambda v=v: [np.full(1, v)]) for v in (2.4, 2.401))
+    step = suites.Case("step", "float32", 1, 1, contenders={"smelt": mine, "torch": other})
+    with pytest.raises(AssertionError, match="step: torch exceeds"):  # no bound of its own: to rounding
+        step.check()
     case.contenders["wrong"] = suites.Contender(lambda: None, lambda: [case.expected[0][0] * np.nan])
     with pytest.raises(AssertionError, match="wrong exceeds"):
         case.check()

@@ -158,6 +158,50 @@ def test_what_pools_otherwise_stays_apart():
     with pytest.raises(ValueError, match=r"^batch_norm: kernel has 5 rows, the padded input has 4$"):
         zero, one = smelt.zeros(4), smelt.ones(4)
         smelt.batch_norm(smelt.randn(2, 4, 6, 4), one, zero, zero, one, True, max_pool=5)
+    with pytest.raises(ValueError, match=r"^batch_norm: max_pool must have at least 1 row and 1 column, got \(0, 2\)$"):
+        smelt.batch_norm(smelt.randn(2, 4, 6, 4), one, zero, zero, one, True, max_pool=(0, 2))
+    with pytest.raises(ValueError, match=r"^batch_norm: activation must be None or 'relu', got 'gelu'$"):
+        smelt.batch_norm(smelt.randn(2, 4), one, zero, zero, one, True, activation="gelu")
+
+
+def test_a_check_goes_on_behind_a_wrong_norm_that_pools():
+    class Model(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.norm, self.last = nn.BatchNorm2d(channels), nn.Linear(16, 3)
+
+        def forward(self, x):
+            norm = self.norm
+            y = smelt.batch_norm(
+                x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, activation="relu", max_pool=2
+            )
+            return self.last(y.reshape(len(y), -1))
+
+    assert Model(4).check((2, 4, 4, 4)) == []
+    told = Model(5).check((2, 4, 4, 4))
+    assert "batch_norm: weight has 5 channels, input has 4" in told[0]
+    assert "weight has 16 input features, input has 20" in told[1]  # of 2x2 pixels of 5 channels
+    told = Model(4).check((2, 1, 4, 4))
+    assert "batch_norm: kernel has 2 rows, the padded input has 1" in told[0]
+    assert "weight has 16 input features, input has 4" in told[1]  # of a pixel
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_what_a_half_rounds_to_zero_has_no_gradient(dtype):
+    least = {"bfloat16": 2.0**-133, "float16": 2.0**-24}[dtype]
+    bias = smelt.tensor(
+        [least / 2, least / 2 * 1.0625, least, -least]
+    )  # the first is stored as 0, the second as the least
+    x = smelt.zeros(2, 4).astype(dtype).requires_grad_()
+    weight = smelt.zeros(4).requires_grad_()
+    grads = []
+    for fused in (True, False):
+        b = bias.copy().requires_grad_()
+        y = smelt.batch_norm(x, weight, b, smelt.zeros(4), smelt.ones(4), True, activation="relu" if fused else None)
+        (y if fused else smelt.relu(y)).sum().backward()
+        grads.append(b.grad.numpy())
+    np.testing.assert_array_equal(grads[0], [0, 2, 2, 0])
+    np.testing.assert_array_equal(*grads)
 
 
 def test_what_is_listened_to_stays_apart():

@@ -226,6 +226,7 @@ def test_normalisation_gives_the_bits_of_the_ops(rng):
     for shape, wrong, problem in [
         ((2, 5, 5), {}, r"max_pool needs images \(N, H, W, C\), got x of shape \(2, 5, 5\)"),
         ((2, 5, 4, 5), dict(residual=image), "max_pool must be None with a residual"),
+        ((2, 5, 4, 5), dict(activation="gelu"), "activation must be None or 'relu', got 'gelu'"),
         ((1, 17, 17, 5), dict(max_pool=17), "max_pool must have at most 256 pixels, got 289"),
     ]:
         with pytest.raises(ValueError, match=f"^batch_norm: {problem}$"):

@@ -173,3 +173,39 @@ def test_classes_are_integers(dtype):
     for call in (lambda t: t.fit(data, epochs=1), lambda t: t.evaluate(data)):
         with pytest.raises(TypeError, match=rf'labels must be integers, got {dtype}; use y.astype\("int64"\)'):
             call(smelt.Trainer(nn.Linear(2, 2)))
+
+
+def test_class_weights_may_be_an_array():
+    x, y = np.eye(4, dtype="float32"), np.array([0, 1, 2, 0])
+    weight = np.array([1.0, 2.0, 0.5, 1.0], "float32")
+    values = []
+    for given in (weight, smelt.tensor(weight)):
+        for loss in (nn.CrossEntropyLoss(weight=given), functools.partial(losses.cross_entropy, weight=given)):
+            smelt.manual_seed(0)
+            trainer = smelt.Trainer(nn.Linear(4, 4), loss=loss)
+            values.append(
+                [
+                    *trainer.fit((x, y), epochs=2, batch_size=3)["train_loss"],
+                    trainer.evaluate((x, y), batch_size=3)["loss"],
+                ]
+            )
+    np.testing.assert_allclose(values, [values[0]] * 4, rtol=1e-6)
+
+
+def test_a_batch_of_classes_without_weight_is_left_out():
+    x, y = np.eye(4, dtype="float32"), np.array([0, 0, 1, 2])
+    trainer = smelt.Trainer(nn.Linear(4, 4), loss=nn.CrossEntropyLoss(weight=smelt.tensor([0.0, 1.0, 1.0, 1.0])))
+    history = trainer.fit((x, y), epochs=1, batch_size=2)
+    assert np.isfinite(history["train_loss"]).all()
+    assert np.isfinite(trainer.evaluate((x, y), batch_size=2)["loss"])
+    with pytest.raises(ValueError, match="or of a class without weight"):
+        trainer.step(x[:2], y[:2])
+
+
+def test_an_ignore_index_is_a_number():
+    def loss(outputs, labels):
+        return losses.cross_entropy(outputs, labels)
+
+    loss.ignore_index = "pad"
+    with pytest.raises(TypeError, match=r"^Trainer: the loss's ignore_index must be a whole number, got 'pad'$"):
+        smelt.Trainer(nn.Linear(4, 4), loss=loss).fit((np.eye(4, dtype="float32"), np.arange(4)), epochs=1)

@@ -8,7 +8,8 @@ namespace {
 
 struct BatchNormNode final : Node {
   BatchNormNode(const BatchNormArgs& forward, const Tensor& x_in, const Tensor& w, const Tensor& mean_in, const Tensor& rstd_in)
-      : Node("batch_norm"), args(forward), x(x_in), weight(w), mean(mean_in), rstd(rstd_in) {}
+      : Node("batch_norm"), rows(forward.rows), c(forward.c), dtype(forward.dtype), activation(forward.activation),
+        training(forward.training), pool(forward.pool), x(x_in), weight(w), mean(mean_in), rstd(rstd_in) {}
 
   void backward(GradContext& g) override {
     const Tensor dy = g.dy(), in = x.get(), w = weight.get(), b = bias.get(), m = mean.get(), r = rstd.get(), out = y.get();
@@ -17,17 +18,21 @@ struct BatchNormNode final : Node {
     launch(BatchNormBackwardArgs{.x = in.data(), .y = data_or_null(out), .weight = w.data(), .bias = data_or_null(b),
                                  .mean = m.data(), .rstd = r.data(), .dy = dy.data(), .dx = target.data(0),
                                  .dweight = target.data(1), .dbias = target.data(2), .dresidual = target.data(3),
-                                 .rows = args.rows, .c = args.c, .dtype = args.dtype, .activation = args.activation,
-                                 .training = args.training, .accumulate_x = target.accumulate(0),
+                                 .rows = rows, .c = c, .dtype = dtype, .activation = activation, .training = training,
+                                 .accumulate_x = target.accumulate(0),
                                  .accumulate_weight = target.accumulate(1), .accumulate_bias = target.accumulate(2),
-                                 .accumulate_residual = target.accumulate(3), .pool = args.pool,
+                                 .accumulate_residual = target.accumulate(3), .pool = pool,
                                  .index = data_or_null(places)},
            dy.device());
     target.finish();
   }
   void free_saved() override { x = weight = bias = mean = rstd = y = index = {}; }
 
-  BatchNormArgs args;  // of the forward: all but its pointers
+  int64_t rows, c;
+  DType dtype;
+  Activation activation;
+  bool training;
+  PoolShape pool;
   Saved x, weight, mean, rstd;
   Saved bias;   // of an activation that x tells
   Saved y;      // of an activation behind a residual
@@ -76,10 +81,11 @@ Tensor batch_norm(const Tensor& x_in, const Tensor& weight, const Tensor& bias, 
       })) {
     Shape implied = x.shape();
     if (x.rank()) implied[x.rank() - 1] = weight.numel();
-    return empty(implied, x.dtype(), x.device());
+    const Tensor y = empty(implied, x.dtype(), x.device());
+    return pool && x.rank() == 4 ? max_pool2d(y, *pool) : y;
   }
   const PoolShape windows = pool ? max_pool_shape("batch_norm", x, *pool) : PoolShape{};
-  if (pool && !windows.exists()) return empty(x.shape(), x.dtype(), x.device());  // in a dry run
+  if (pool && !windows.exists()) return empty(Shape{windows.n, 1, 1, windows.c}, x.dtype(), x.device());  // in a dry run
   const int64_t c = x.shape().back();
   BatchNormArgs args{.x = x.data(), .weight = weight.data(), .bias = bias.data(), .residual = data_or_null(residual),
                      .running_mean = running_mean.data(), .running_var = running_var.data(), .mean = nullptr, .rstd = nullptr,

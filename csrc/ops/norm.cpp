@@ -4,7 +4,6 @@
 namespace smelt {
 namespace {
 
-
 // Weight and bias, where given, have one value for each of the last axis.
 void check_features(const char* op, const char* what, const Tensor& x,
                     std::initializer_list<std::pair<const char*, const Tensor*>> parameters) {

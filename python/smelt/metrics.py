@@ -107,6 +107,7 @@ class Metric:
     """
 
     name = "metric"
+    ignore_index: int | None = None  # label of rows that do not count, where a metric has one
 
     def reset(self) -> None:
         """Forgets everything."""

@@ -159,7 +159,7 @@ struct PooledSlopes : Slopes<S> {
       }
     }
   }
-  V behind(V g, V centred, V a, V bias) const { return relu_bias ? before_relu(rounded<S>(centred * a + bias), g) : g; }
+  V behind(V g, V centred, V a, V bias) const { return relu_bias ? before_relu<S>(centred * a + bias, g) : g; }
 
   void sums(int64_t begin, int64_t end, T* sum_g, T* sum_gx) const {
     each_segment(begin, end, [&](const Segment& segment) {
@@ -253,11 +253,13 @@ Status batch_norm_backward(const BatchNormBackwardArgs& a, Context& context) noe
 }
 
 bool pools_side_by_side(const PoolShape& pool) { return !pool.exists() || (pool.side_by_side() && pool.index_dtype() == DType::uint8); }
+bool takes_activation(Activation activation) { return activation == Activation::none || activation == Activation::relu; }
 bool forward_supported(const BatchNormArgs& a) {
-  return is_floating(a.dtype) && pools_side_by_side(a.pool) && !(a.pool.exists() && a.residual);
+  return is_floating(a.dtype) && takes_activation(a.activation) && pools_side_by_side(a.pool) && !(a.pool.exists() && a.residual);
 }
 bool backward_supported(const BatchNormBackwardArgs& a) {
-  return is_floating(a.dtype) && pools_side_by_side(a.pool) && !(a.pool.exists() && (a.y || a.dresidual));
+  return is_floating(a.dtype) && takes_activation(a.activation) && pools_side_by_side(a.pool) &&
+         !(a.pool.exists() && (a.y || a.dresidual));
 }
 
 }  // namespace

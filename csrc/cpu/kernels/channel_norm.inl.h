@@ -140,10 +140,18 @@ struct Apply {
 
 // ----------------------------------------------------------------------------------------------------------- backward
 
-// The gradient before a relu of which `out` came.
-template <class V>
-inline V before_relu(V out, V g) {
-  return select(V::zero() < out, g, select(is_nan(out), out, V::zero()));
+// The largest number that is 0 once it is stored: half of the smallest subnormal one, which goes to the even neighbour.
+template <class S>
+constexpr Compute<S> kStoredAsZero = 0;
+template <>
+constexpr float kStoredAsZero<bfloat16> = 0x1p-134f;
+template <>
+constexpr float kStoredAsZero<float16> = 0x1p-25f;
+
+// The gradient before a relu that was given `in`, or gave `in`, and stored its result as an S.
+template <class S, class V>
+inline V before_relu(V in, V g) {
+  return select(V::set(kStoredAsZero<S>) < in, g, select(is_nan(in), in, V::zero()));
 }
 
 // The sums of g and of g times the normalised x down columns, and then dx = a g - b - (x - mean) d with constants of each column.
@@ -159,8 +167,7 @@ struct Slopes {
   V gradient(int64_t at, V centred, int64_t i, int lanes) const {  // behind the activation
     const V g = load<V>(dy + at, lanes);
     if (!y && !relu_bias) return g;
-    return before_relu(y ? load<V>(y + at, lanes)
-                         : rounded<S>(centred * load<V>(factor + i, lanes) + load<V>(relu_bias + i, lanes)), g);
+    return before_relu<S>(y ? load<V>(y + at, lanes) : centred * load<V>(factor + i, lanes) + load<V>(relu_bias + i, lanes), g);
   }
   V centred(int64_t at, int64_t i, int lanes) const { return load<V>(x + at, lanes) - load<V>(mean + i, lanes); }
 

@@ -102,6 +102,8 @@ inline void store(S* p, V v, int lanes) {
 template <class S, class V>
 inline V rounded(V v) {
   if constexpr (sizeof(S) == sizeof(typename V::T)) return v;
+  constexpr S* kFormat = nullptr;
+  if constexpr (requires { V::widen(v.narrow(kFormat), kFormat); }) return V::widen(v.narrow(kFormat), kFormat);
   S buffer[V::W];
   v.store(buffer);
   return V::load(buffer);

@@ -456,10 +456,14 @@ def batch_norm(
         tensor([[-1.],
                 [ 1.]])
     """
+    if activation not in (None, "relu"):
+        raise ValueError(f"batch_norm: activation must be None or 'relu', got {activation!r}")
+    windows = None if max_pool is None else pair("batch_norm: max_pool", max_pool)
+    if windows is not None and min(windows) < 1:
+        raise ValueError(f"batch_norm: max_pool must have at least 1 row and 1 column, got {max_pool!r}")
     return _core.batch_norm(
         x, weight, bias, running_mean, running_var, training, as_number("batch_norm: momentum", momentum),
-        as_number("batch_norm: eps", eps), residual, activation,
-        None if max_pool is None else pair("batch_norm: max_pool", max_pool),
+        as_number("batch_norm: eps", eps), residual, activation, windows,
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def batch_norm(
         momentum: share of this batch in the running statistics.
         eps: added to the variance.
         residual: the shape of `x`, or None.
-        activation: as for `gemm`.
+        activation: None or ``"relu"``.
         max_pool: rows and columns of windows side by side: of images (N, H, W, C), y has the largest pixels of each; without
             `residual`.
         out: the shape of y, or None.
@@ -69,6 +69,8 @@ def batch_norm(
         array([2., 4.], dtype=float32)
     """
     c = Call("batch_norm", impl)
+    if activation not in (None, "relu"):
+        raise c.error(f"activation must be None or 'relu', got {activation!r}")
     c.input("x", x, "*rows C")
     pool = _pooling(c, x, max_pool)
     c.input("weight", weight, "C", c.statistics)

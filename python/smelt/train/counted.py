@@ -32,6 +32,8 @@ def ignored_label(loss: Any) -> int | None:
     """The label that does not count: of a cross-entropy, and of any loss that has an attribute ``ignore_index``."""
     options = _cross_entropy(loss)
     ignored = getattr(loss, "ignore_index", None) if options is None else options.get("ignore_index", -100)
+    if ignored is not None and (isinstance(ignored, bool) or not isinstance(ignored, (int, np.integer))):
+        raise TypeError(f"Trainer: the loss's ignore_index must be a whole number, got {ignored!r}")
     return None if ignored is None else int(ignored)
 
 
@@ -47,14 +49,45 @@ def counted(loss: Any, labels: Array) -> Array | None:
 def weight_of(loss: Any, labels: Array) -> float:
     """What the mean over a batch is a mean of: labels that count, or their class weights; else of rows."""
     options, mask = _cross_entropy(loss), counted(loss, labels)
-    summed = options is not None and options.get("reduction", "mean") != "mean"
-    if summed or ignored_label(loss) is None or labels.dtype.kind not in "iu":
+    if _summed(options) or ignored_label(loss) is None or labels.dtype.kind not in "iu":
         return len(labels)
     own = labels if mask is None else labels[mask]
     weight = None if options is None else options.get("weight")
     if weight is None:
         return own.size
-    return float(np.asarray(weight.detach().numpy(), np.float64)[own].sum())
+    return float(_class_weights(weight)[own].sum())
+
+
+def nothing_counts(loss: Any, labels: Array) -> bool:
+    """Whether the mean over a batch is one of nothing: no label of some that are there counts, or has a weight."""
+    options, mask = _cross_entropy(loss), counted(loss, labels)
+    own = labels if mask is None else labels[mask]
+    if labels.size == 0 or _summed(options):
+        return False
+    weight = None if options is None else options.get("weight")
+    if weight is None or own.size == 0 or own.dtype.kind not in "iu":
+        return own.size == 0
+    weights = _class_weights(weight)
+    # Labels of no class are the loss's to tell.
+    return bool(own.min() >= 0 and own.max() < weights.size and not weights[own].any())
+
+
+def _summed(options: dict[str, Any] | None) -> bool:
+    return options is not None and options.get("reduction", "mean") != "mean"
+
+
+def _class_weights(weight: Any) -> Array:
+    """As float64, on the host: those of a device are fetched once, and again where they change."""
+    global _fetched
+    if not isinstance(weight, Tensor):
+        return np.asarray(weight, np.float64)
+    before = _fetched
+    if before is None or before[0] is not weight or before[1] != weight._version:
+        before = _fetched = (weight, weight._version, np.asarray(weight.detach().to("cpu").numpy(), np.float64))
+    return before[2]
+
+
+_fetched: tuple[Tensor, int, Array] | None = None  # the last weights
 
 
 def on_host(y: Any) -> Array | None:

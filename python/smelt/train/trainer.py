@@ -23,7 +23,7 @@ from ..precision import autocast, working_dtype
 from ..recorded import Plan, Recorder, Same, state_of
 from ..schedule import get as _schedule
 from .callbacks import Callback
-from .counted import counted, ignored_label, on_host, takes_classes, weight_of
+from .counted import counted, ignored_label, nothing_counts, on_host, takes_classes, weight_of
 from .history import History
 from .inference import predict, resolve_device, wide
 from .planning import plan_step
@@ -194,14 +194,14 @@ class Trainer:
         return loss
 
     def _nothing_counts(self, y: Any) -> bool:
-        """Whether the loss ignores every label of some that are there."""
+        """Whether the loss counts no label of some that are there."""
         labels = on_host(y)
-        mask = None if labels is None else counted(self.loss, labels)
-        return mask is not None and not mask.any()
+        return labels is not None and nothing_counts(self.loss, labels)
 
     def _all_ignored(self, where: str) -> str:
         return (
-            f"Trainer: a label must count, every label of {where} is {ignored_label(self.loss)}, which the loss ignores"
+            f"Trainer: a label must count, every label of {where} is {ignored_label(self.loss)}, which the loss ignores, "
+            "or of a class without weight"
         )
 
     def _settle(self, leave: int = 0) -> None:

@@ -71,7 +71,8 @@ class Case:
     expected: list[tuple[Any, Any]] = field(default_factory=list)
 
     def check(self) -> None:
-        """Raises unless every contender computes what is expected: smelt within the bound, a peer to 1 % of the largest.
+        """Raises unless every contender computes what is expected. Where that has a bound of its own, smelt must keep it; a peer,
+        which may add up in another way, may miss it by 16 times.
 
         Raises:
             AssertionError: a contender's error is above the bound.
@@ -79,6 +80,7 @@ class Case:
         Example:
             >>> smelt.bench.suites.Case("nothing", "float32", 0, 0).check()
         """
+        derived = bool(self.expected)
         for name, contender in self.contenders.items():
             contender.run()
             got_all = contender.result()
@@ -86,8 +88,8 @@ class Case:
                 share = 2.0**-8 if self.dtype == "bfloat16" else 1e-5
                 self.expected = [(np.asarray(g, np.float64), share * np.abs(g)) for g in got_all]
             for got, (wanted, bound) in zip(got_all, self.expected, strict=True):
-                if name.split()[0] in PEERS:
-                    bound = np.maximum(bound, 0.01 * np.max(np.abs(wanted), initial=0))
+                if derived and name.split()[0] in PEERS:
+                    bound = 16 * bound
                 excess = np.max(np.abs(np.asarray(got, np.float64) - wanted) - bound, initial=-1.0)
                 if not excess <= 0:
                     raise AssertionError(f"{self.name}: {name} exceeds the error bound by {excess:.3g}")

@@ -3,7 +3,7 @@
     python bench/cifar_curve.py --precision bf16 --seed 0 --out build/curves
 
 Reads the standard binary batches (cifar-10-batches-bin/data_batch_1.bin ...) below SMELT_DATA or --data. Writes
-<out>/<precision>-<seed>.json: the mean loss of every 50 steps, the accuracy on the test set, seconds. `agreement` compares.
+<out>/<precision>-<seed>.json unless it is there: the mean loss of every 50 steps, the accuracy on the test set, seconds. `agreement` compares.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +38,7 @@ def read(folder: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     return (*batches([f"data_batch_{i}.bin" for i in range(1, 6)]), *batches(["test_batch.bin"]))
 
 
-def train(folder: str, precision: str, seed: int, epochs: int = EPOCHS) -> dict[str, object]:
+def train(folder: str, precision: str, seed: int, epochs: int = EPOCHS) -> dict[str, Any]:
     """One run's curve."""
     import smelt
     from smelt import losses, optim
@@ -75,6 +77,25 @@ def train(folder: str, precision: str, seed: int, epochs: int = EPOCHS) -> dict[
     return {"curve": curve.tolist(), "accuracy": right / len(test_x), "seconds": seconds}
 
 
+def sources() -> str:
+    """What the bits of a curve depend on: hashes of the committed sources; without git, a name of its own for each process."""
+    asked = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD:csrc", "HEAD:python"], cwd=ROOT, capture_output=True, text=True
+    )
+    return "-".join(asked.stdout.split()) if asked.returncode == 0 else f"process-{os.getpid()}"
+
+
+def run(folder: str, precision: str, seed: int, out: Path, epochs: int = EPOCHS) -> dict[str, Any]:
+    """`train`, or what it wrote into `out` before."""
+    file = out / f"{precision}-{seed}.json"
+    if not file.exists():
+        result = train(folder, precision, seed, epochs)
+        out.mkdir(parents=True, exist_ok=True)
+        file.with_suffix(".part").write_text(json.dumps(result))
+        file.with_suffix(".part").replace(file)
+    return dict(json.loads(file.read_text()))
+
+
 def agreement(wide: list[list[float]], narrow: list[list[float]]) -> tuple[float, float]:
     """Whether curves are of one kind: the distance of their means in units of the seeds' spread, mean and worst over windows.
 
@@ -95,9 +116,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--out", type=Path, default=Path("build/curves"))
     args = parser.parse_args()
-    result = train(args.data, args.precision, args.seed, args.epochs)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{args.precision}-{args.seed}.json").write_text(json.dumps(result))
+    result = run(args.data, args.precision, args.seed, args.out, args.epochs)
     print(args.precision, args.seed, f"accuracy {result['accuracy']:.4f}, {result['seconds']:.0f} s")
 
 

@@ -3,7 +3,8 @@
     python bench/cifar_curve.py --precision bf16 --seed 0 --out build/curves
 
 Reads the standard binary batches (cifar-10-batches-bin/data_batch_1.bin ...) below SMELT_DATA or --data. Writes
-<out>/<precision>-<seed>.json unless it is there: the mean loss of every 50 steps, the accuracy on the test set, seconds. `agreement` compares.
+<out>/<precision>-<seed>.json unless it is there: the mean loss of every 50 steps, the accuracy on the test set, seconds.
+`agreement` compares.
 """
 
 from __future__ import annotations

@@ -79,11 +79,11 @@ def train(folder: str, precision: str, seed: int, epochs: int = EPOCHS) -> dict[
 
 
 def sources() -> str:
-    """What the bits of a curve depend on: hashes of the committed sources; without git, a name of its own for each process."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD:csrc", "HEAD:python"], cwd=ROOT, capture_output=True, text=True
-    )
-    return "-".join(asked.stdout.split()) if asked.returncode == 0 else f"process-{os.getpid()}"
+    """What the bits of a curve depend on: hashes of the committed sources; without git a name of the process's own."""
+    command = ["git", "rev-parse", "HEAD:csrc", "HEAD:python"]
+    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    found = [name[:10] for name in asked.stdout.split()]
+    return "-".join(found) if asked.returncode == 0 else f"process-{os.getpid()}"
 
 
 def run(folder: str, precision: str, seed: int, out: Path, epochs: int = EPOCHS) -> dict[str, Any]:

@@ -182,6 +182,9 @@ def step_row(name: str, target: float, precision: str = "float32") -> Row:
         must_agree(exact(), step(), 1e-5, f"float32, {label}")  # what halves are too coarse to tell
     ours, model = models.smelt_step(name, precision)
     candidates = list(models.torch_steps(name, model, precision))  # copies the weights before our first step
+    if "ATEN_CPU_CAPABILITY" in os.environ:
+        # What PyTorch 2.13 compiles under it is at odds with its own eager code: other losses, indices out of bounds.
+        candidates = [(label, step) for label, step in candidates if "compiled" not in label]
     # Each layer rounds its result once, independently: errors of halves grow with the root of the depth, in both libraries.
     depth = sum(p.ndim > 1 for p in model.parameters())
     rounding = 1e-5 if precision == "float32" else 2.0**-8 * np.sqrt(depth)

@@ -231,7 +231,8 @@ template <class S>
 void batch_norm_backward_run(const BatchNormBackwardArgs& a, Context& context) {
   using T = Compute<S>;
   T* const factor = static_cast<T*>(context.workspace) + 2 * a.c * chunk_count(a.rows);
-  for (int64_t i = 0; i < a.c; ++i) factor[i] = static_cast<const T*>(a.rstd)[i] * static_cast<const T*>(a.weight)[i];  // as in the forward
+  for (int64_t i = 0; i < a.c; ++i)  // as in the forward
+    factor[i] = static_cast<const T*>(a.rstd)[i] * static_cast<const T*>(a.weight)[i];
   const bool relu_of_x = a.activation == Activation::relu && !a.y;
   const Slopes<S> slopes{.x = static_cast<const S*>(a.x),
                          .y = static_cast<const S*>(a.y),
@@ -252,7 +253,9 @@ Status batch_norm_backward(const BatchNormBackwardArgs& a, Context& context) noe
   return Status::ok;
 }
 
-bool pools_side_by_side(const PoolShape& pool) { return !pool.exists() || (pool.side_by_side() && pool.index_dtype() == DType::uint8); }
+bool pools_side_by_side(const PoolShape& pool) {
+  return !pool.exists() || (pool.side_by_side() && pool.index_dtype() == DType::uint8);
+}
 bool takes_activation(Activation activation) { return activation == Activation::none || activation == Activation::relu; }
 bool forward_supported(const BatchNormArgs& a) {
   return is_floating(a.dtype) && takes_activation(a.activation) && pools_side_by_side(a.pool) && !(a.pool.exists() && a.residual);

@@ -1,5 +1,5 @@
-// Convolutions with few filters or few channels in a group, in float32, also of bfloat16. As matrix products they would leave most lanes of a vector
-// empty; here vectors run along the pixels, and an element of a filter is the same for all lanes.
+// Convolutions with few filters or few channels in a group, in float32, also of bfloat16. As matrix products they would leave most
+// lanes of a vector empty; here vectors run along the pixels, and an element of a filter is the same for all lanes.
 //
 //   forward, backward_input   sums (filters, pixels) over channels and taps of filter times plane, then back to pixels
 //   backward_weight           dot products of planes of dy with planes of x, shifted by a tap

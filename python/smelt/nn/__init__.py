@@ -5,10 +5,11 @@ from .activations import ELU, GELU, LeakyReLU, LogSoftmax, ReLU, Sigmoid, SiLU, 
 from .attention import MultiHeadAttention
 from .containers import Identity, ModuleList, Residual, Sequential
 from .folding import fold_batch_norm
+from .freezing import freeze, unfreeze
 from .fusion import unfused
 from .layers import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d, Dropout, Embedding, Flatten, Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, HuberLoss, L1Loss, MSELoss
-from .module import Module, Parameter, freeze, unfreeze
+from .module import Module, Parameter
 from .normalisation import BatchNorm1d, BatchNorm2d, GroupNorm, InstanceNorm2d, LayerNorm, RMSNorm
 from .pooling import (
     AdaptiveAvgPool2d,

@@ -71,8 +71,8 @@ class Case:
     expected: list[tuple[Any, Any]] = field(default_factory=list)
 
     def check(self) -> None:
-        """Raises unless every contender computes what is expected. Where that has a bound of its own, smelt must keep it; a peer,
-        which may add up in another way, may miss it by 16 times.
+        """Raises unless every contender computes what is expected. Where that has a bound of its own, smelt must keep it;
+        a peer, which may add up in another way, 16 times it.
 
         Raises:
             AssertionError: a contender's error is above the bound.
